@@ -1,0 +1,1 @@
+"""The node side: poll, verify, apply, prove, back out."""

@@ -1,0 +1,1 @@
+"""The HTTP API: Quart-Trio on Hypercorn, inside the daemon's nursery."""

@@ -1,0 +1,1 @@
+"""One supervised nebula per cluster that wants one."""

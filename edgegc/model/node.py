@@ -1,0 +1,66 @@
+"""A node: a member of one cluster, as stored; and what is known of it only in memory."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+Role = Literal["member", "admin"]
+ReportedState = Literal["ok", "applying", "failed"]
+State = Literal["online", "behind", "failed", "offline"]
+
+
+class Certificate(msgspec.Struct, frozen=True, kw_only=True):
+    """A host certificate that was issued. Times in Unix seconds, ``fingerprint`` lower-case hex.
+
+    ``node_id`` is None for the box's own lighthouse. ``state``: ``current`` is what the bundle carries;
+    ``superseded`` was replaced, and is blocklisted at ``blocklist_at`` where that is set; ``revoked`` is
+    blocklisted.
+    """
+
+    id: str
+    cluster_id: str
+    node_id: str | None
+    authority_id: str
+    fingerprint: str
+    public_key: bytes
+    pem: str
+    state: Literal["current", "superseded", "revoked"]
+    issued_at: int
+    not_before: int
+    not_after: int
+    blocklist_at: int | None
+
+
+class Node(msgspec.Struct, frozen=True, kw_only=True):
+    """A row of ``nodes`` with its routes and its current certificate. Times in Unix seconds.
+
+    ``overlay_ip`` is a bare IPv4 address. ``own_version`` is the newest version that concerns this node
+    alone (0: none yet). ``listen_port`` None means: the agent decides.
+    """
+
+    id: str
+    cluster_id: str
+    name: str
+    role: Role
+    overlay_ip: str | None
+    mtu: int
+    groups: tuple[str, ...]
+    listen_port: int | None
+    is_lighthouse: bool
+    is_relay: bool
+    public_addresses: tuple[str, ...]
+    routes: tuple[str, ...]
+    own_version: int
+    enrolment_key_id: str | None
+    enrolled_at: int | None
+    token_used_at: int | None
+    last_seen_at: int | None
+    applied_version: int | None
+    reported_state: ReportedState | None
+    error: str | None
+    nebula_version: str | None
+    certificate: Certificate | None
+    created_at: int
+    updated_at: int

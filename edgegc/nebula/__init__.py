@@ -1,0 +1,1 @@
+"""Everything that knows slackhq/nebula: certificates, configuration, bundles, processes."""

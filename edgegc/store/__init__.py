@@ -1,0 +1,1 @@
+"""SQLite behind one writer and one reader thread; plain functions fn(connection, ...) per aggregate."""
