@@ -1,0 +1,28 @@
+"""What was built: the version, and the commit that ``packaging/build`` wrote beside this file. Knows nothing else."""
+
+from __future__ import annotations
+
+import functools
+import platform
+from importlib.resources import files
+
+from edgegc import __version__
+
+
+@functools.cache
+def commit() -> str:
+    """Return the commit this was built from, or ``unknown`` in a source tree."""
+    try:
+        return (files("edgegc") / "COMMIT").read_text(encoding="ascii").strip() or "unknown"
+    except OSError:
+        return "unknown"
+
+
+def describe() -> dict[str, str]:
+    """Return what ``GET /api/v1/version`` and ``edgegc version`` say, field by field."""
+    return {
+        "version": __version__,
+        "commit": commit(),
+        "python": platform.python_version(),
+        "platform": f"{platform.system().lower()}-{platform.machine()}",
+    }

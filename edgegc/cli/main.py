@@ -1,0 +1,53 @@
+"""The command line's root: which commands there are. Imports none of them before it is used."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, NoReturn
+
+import click
+
+from edgegc import __version__
+from edgegc.cli.failure import Exit, report
+from edgegc.cli.options import LazyGroup, cluster_options
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+COMMANDS = {
+    "completion": ("edgegc.cli.completion:completion", "Completion for a shell."),
+    "version": ("edgegc.cli.version:version", "What this is, exactly."),
+}
+
+
+@click.group(
+    cls=LazyGroup,
+    lazy=COMMANDS,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    example="edgegc quickstart --public 203.0.113.9:4242\nedgegc node list\nedgegc node list -o json | jq '.nodes[].name'",
+)
+@click.version_option(__version__, prog_name="edgegc", message="%(prog)s %(version)s")
+@cluster_options
+def cli() -> None:
+    """Ground control for Nebula overlay networks on small boxes."""
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code. ``arguments`` default to the process's own."""
+    try:
+        code = cli.main(
+            args=list(sys.argv[1:] if arguments is None else arguments),
+            prog_name="edgegc",
+            standalone_mode=False,
+        )
+        sys.stdout.flush()
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else Exit.FAILED
+    except BaseException as error:
+        return report(error)
+    return code if isinstance(code, int) else Exit.DONE
+
+
+def main() -> NoReturn:
+    """Run the command that the process was started with."""
+    sys.exit(run())
