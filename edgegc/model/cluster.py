@@ -16,7 +16,8 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True):
 
     ``version`` is the newest version given to anything in the cluster; ``wide_version`` the newest one that
     concerns every node of it (see :mod:`edgegc.model.version`). ``network_cidr`` is masked IPv4 CIDR.
-    ``lighthouse_public_addresses`` are ``ip:port`` strings under which nodes reach the box's own lighthouse.
+    ``lighthouse_version`` is the newest one that concerns only the box's own lighthouse. ``node_count`` counts
+    the nodes. ``lighthouse_public_addresses`` are ``ip:port`` strings under which nodes reach the box's own lighthouse.
     """
 
     id: str
@@ -34,6 +35,8 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True):
     policy: Policy
     version: int
     wide_version: int
+    lighthouse_version: int
+    node_count: int
     created_at: int
     updated_at: int
 

@@ -16,6 +16,8 @@ class NodeChanged(msgspec.Struct, frozen=True, kw_only=True):
     token_digest: bytes
     own_version: int
     has_bundle: bool
+    token_used: bool
+    """Whether the token has been used; its first use is stored before it is answered."""
 
 
 class NodeDeleted(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,4 +52,28 @@ class StopRequested(msgspec.Struct, frozen=True, kw_only=True):
     cluster_id: str
 
 
-Event = NodeChanged | NodeDeleted | ClusterChanged | ClusterDeleted | RestartRequested | StopRequested
+class TokenChanged(msgspec.Struct, frozen=True, kw_only=True):
+    """An API token was made: everything needed to authenticate it."""
+
+    token_id: str
+    digest: bytes
+    scopes: tuple[str, ...]
+    expires_at: int | None
+
+
+class TokenDeleted(msgspec.Struct, frozen=True, kw_only=True):
+    """An API token is gone."""
+
+    token_id: str
+
+
+Event = (
+    NodeChanged
+    | NodeDeleted
+    | ClusterChanged
+    | ClusterDeleted
+    | TokenChanged
+    | TokenDeleted
+    | RestartRequested
+    | StopRequested
+)

@@ -14,6 +14,7 @@ class Scope(enum.Enum):
 
     NOBODY = "nobody"
     NODE = "node"
+    LIGHTHOUSE = "lighthouse"
     CLUSTER = "cluster"
 
 

@@ -25,7 +25,13 @@ CREATE TABLE clusters (
     supersede_grace_s           INTEGER NOT NULL,
     policy                      TEXT NOT NULL,
     version                     INTEGER NOT NULL,
+    -- The newest version that concerns every node, and when it was given.
     wide_version                INTEGER NOT NULL CHECK (wide_version <= version),
+    wide_version_at             INTEGER NOT NULL,
+    -- The newest version that concerns the box's own lighthouse alone.
+    lighthouse_version          INTEGER NOT NULL DEFAULT 0 CHECK (lighthouse_version <= version),
+    -- How many nodes there are: kept by the writes that make and delete nodes, so that nothing has to count.
+    node_count                  INTEGER NOT NULL DEFAULT 0,
     -- Offset in network_cidr of the address given out last: allocation goes forward from here, so that an
     -- address is reused as late as possible.
     address_cursor              INTEGER NOT NULL,
@@ -91,6 +97,7 @@ CREATE TABLE nodes (
     token_digest      BLOB NOT NULL,
     token_used_at     INTEGER,
     own_version       INTEGER NOT NULL DEFAULT 0,
+    own_version_at    INTEGER,
     enrolment_key_id  TEXT REFERENCES enrolment_keys (id) ON DELETE SET NULL,
     enrolled_at       INTEGER,
     -- What the node says of itself, flushed from memory now and then.
@@ -125,27 +132,35 @@ CREATE TABLE certificates (
     authority_id  TEXT NOT NULL REFERENCES authorities (id) ON DELETE CASCADE,
     fingerprint   TEXT NOT NULL UNIQUE,
     public_key    BLOB NOT NULL CHECK (length(public_key) = 32),
+    -- The address it speaks for.
+    overlay_ip    INTEGER NOT NULL,
     pem           TEXT NOT NULL,
     state         TEXT NOT NULL CHECK (state IN ('current', 'superseded', 'revoked')),
     issued_at     INTEGER NOT NULL,
     not_before    INTEGER NOT NULL,
     not_after     INTEGER NOT NULL,
-    blocklist_at  INTEGER
+    -- When it is due to be signed again; NULL: not any more (its authority ends too soon).
+    renew_at      INTEGER,
+    -- Superseded by one that may less: blocklisted at this time, or as soon as the node has applied the
+    -- version that carries the successor, whichever is first.
+    blocklist_at  INTEGER,
+    superseded_in INTEGER
 ) STRICT, WITHOUT ROWID;
 CREATE UNIQUE INDEX certificates_current_node ON certificates (node_id) WHERE state = 'current' AND node_id IS NOT NULL;
 CREATE UNIQUE INDEX certificates_current_box ON certificates (cluster_id) WHERE state = 'current' AND node_id IS NULL;
 CREATE INDEX certificates_node ON certificates (node_id);
 CREATE INDEX certificates_cluster ON certificates (cluster_id);
 CREATE INDEX certificates_authority ON certificates (authority_id);
-CREATE INDEX certificates_due ON certificates (not_after) WHERE state = 'current';
-CREATE INDEX certificates_blocklist_due ON certificates (blocklist_at) WHERE blocklist_at IS NOT NULL AND state = 'superseded';
+CREATE INDEX certificates_renewal_due ON certificates (renew_at) WHERE state = 'current' AND renew_at IS NOT NULL;
+CREATE INDEX certificates_blocklist_due ON certificates (blocklist_at) WHERE state = 'superseded' AND blocklist_at IS NOT NULL;
+-- Addresses that a certificate still speaks for although its node has left them.
+CREATE INDEX certificates_held_address ON certificates (cluster_id, overlay_ip) WHERE state = 'superseded' AND blocklist_at IS NOT NULL;
 
 -- What every bundle of the cluster lists. Rows outlive the node they came from; expired ones leave with the
 -- next cluster-wide bump.
 CREATE TABLE blocklist (
     cluster_id   TEXT NOT NULL REFERENCES clusters (id) ON DELETE CASCADE,
     fingerprint  TEXT NOT NULL,
-    -- The address the certificate spoke for: not given out again before not_after or until listed.
     not_after    INTEGER NOT NULL,
     PRIMARY KEY (cluster_id, fingerprint)
 ) STRICT, WITHOUT ROWID;
