@@ -6,8 +6,8 @@ the same kind about the same thing are merged, and a slow subscriber loses nothi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -18,6 +18,9 @@ from edgegc.model.event import (
     RestartRequested,
     StopRequested,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 BusEvent = ClusterChanged | ClusterDeleted | RestartRequested | StopRequested
 """What is carried. Nodes and tokens are not: a thousand of them would wake everybody for nothing."""

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from edgegc.clock import Clock
 from edgegc.control.bus import Bus
 from edgegc.control.fleet import Fleet
 from edgegc.control.health import Health
 from edgegc.control.lighthouses import Board
 from edgegc.control.polls import Polls
 from edgegc.control.roll import Roll
-from edgegc.model.manifest import Server
 from edgegc.model.series import Series
-from edgegc.settings import Settings
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Callable
+
+    from edgegc.clock import Clock
+    from edgegc.model.manifest import Server
+    from edgegc.settings import Settings
 
 T = TypeVar("T")
 

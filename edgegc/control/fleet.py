@@ -8,6 +8,7 @@ import trio
 
 if TYPE_CHECKING:
     from edgegc.control.control import Control
+    from edgegc.control.task import TaskStatus
     from edgegc.model.credential import Caller
     from edgegc.model.message import Report, Rollout
     from edgegc.model.node import State
@@ -50,6 +51,6 @@ async def rollout(control: Control, caller: Caller, cluster_id: str | None) -> R
     raise NotImplementedError
 
 
-async def run(control: Control, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+async def run(control: Control, *, task_status: TaskStatus = trio.TASK_STATUS_IGNORED) -> None:
     """Write what changed to the store, until cancelled; then once more."""
     raise NotImplementedError

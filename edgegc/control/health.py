@@ -28,7 +28,8 @@ class Health:
 
     def report(self) -> HealthReport:
         """Return all checks; the status is that of the worst."""
-        worst = max((level for level, _ in self._checks.values()), key=_RANK.__getitem__, default="ok")
+        ok: Level = "ok"
+        worst = max((level for level, _ in self._checks.values()), key=_RANK.__getitem__, default=ok)
         return HealthReport(
             status=worst, checks={check: text for check, (_, text) in sorted(self._checks.items())}
         )

@@ -8,8 +8,9 @@ import trio
 
 if TYPE_CHECKING:
     from edgegc.control.control import Control
+    from edgegc.control.task import TaskStatus
 
 
-async def run(control: Control, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+async def run(control: Control, *, task_status: TaskStatus = trio.TASK_STATUS_IGNORED) -> None:
     """Renew certificates, blocklist superseded ones, checkpoint, watch the clock; until cancelled."""
     raise NotImplementedError

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgegc.model.lighthouse import LighthouseSpec, LighthouseStatus
-
 if TYPE_CHECKING:
     from edgegc.control.control import Control
     from edgegc.model.credential import Caller
+    from edgegc.model.lighthouse import LighthouseSpec, LighthouseStatus
     from edgegc.model.message import LighthouseList
 
 

@@ -7,7 +7,6 @@ checkpoint between, so no wake-up is missed.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -17,6 +16,8 @@ from edgegc.errors import Unauthorized
 from edgegc.model.event import ClusterChanged, ClusterDeleted, Event, NodeChanged, NodeDeleted
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from edgegc.control.control import Control
     from edgegc.control.roll import Roll
 

@@ -6,7 +6,7 @@ needs neither a query nor a lock.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from edgegc.model.event import (
     ClusterChanged,
@@ -18,6 +18,9 @@ from edgegc.model.event import (
     TokenDeleted,
 )
 from edgegc.model.version import effective_version
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 RollEntry = NodeChanged
 """What the roll knows of a node is what the last change of it said."""
