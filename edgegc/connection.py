@@ -221,7 +221,7 @@ async def connect(target: Target, *, timeout_s: float = CONNECT_TIMEOUT_S) -> Co
                 raw = await trio.open_tcp_stream(target.host, target.port)
             if target.scheme != "https":
                 return Connection(target, raw, raw)
-            secured: trio.SSLStream = trio.SSLStream(
+            secured: trio.SSLStream[trio.abc.Stream] = trio.SSLStream(
                 raw, _tls_context(target.pin is not None), server_hostname=target.host, https_compatible=True
             )
             await secured.do_handshake()
@@ -295,7 +295,7 @@ class _Der:
         return start, content, end
 
 
-def _check_pin(target: Target, secured: trio.SSLStream) -> None:
+def _check_pin(target: Target, secured: trio.SSLStream[trio.abc.Stream]) -> None:
     if target.pin is None:
         return
     certificate = secured.getpeercert(binary_form=True)
