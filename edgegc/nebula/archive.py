@@ -1,0 +1,216 @@
+"""Small ``tar.gz`` archives of plain files: a deterministic writer and a strict reader. Knows nothing of their contents.
+
+The reader is written by hand because it stands where hostile input arrives: :mod:`tarfile` follows a dozen
+extensions, some of them into endless loops, and trusts sizes. This one takes plain ``ustar`` entries of files and
+directories, inflates no more than its limits allow, and has a sentence of its own for each thing that it refuses.
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from edgegc.errors import Invalid, TooLarge, UnsupportedMedia
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+BLOCK_BYTES = 512
+"""Everything in a tar archive is padded to this."""
+CHUNK_BYTES = 65_536
+"""How much is inflated at a time: what the reader needs beside the archive and the files themselves."""
+GZIP_WINDOW_BITS = 31
+"""For zlib: the largest window, and a gzip header with its checksum, time zero."""
+GZIP_MAGIC = b"\x1f\x8b"
+MAX_NAME_BYTES = 255
+"""Name and prefix of a ustar header; also what file systems take for one name."""
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """What an archive may cost whoever reads it; ``api.md`` names these to the uploader. Bytes and a count."""
+
+    body_bytes: int = 10 * 1024 * 1024
+    unpacked_bytes: int = 50 * 1024 * 1024
+    entries: int = 200
+
+
+DEFAULT_LIMITS = Limits()
+
+
+def pack(files: Mapping[str, bytes]) -> bytes:
+    """Return a ``tar.gz`` of these files, in this order: equal arguments and an equal zlib give equal bytes.
+
+    Owner root, mode 0600, time zero. Names are ASCII of at most 100 characters.
+    """
+    compressor = zlib.compressobj(zlib.Z_BEST_COMPRESSION, zlib.DEFLATED, GZIP_WINDOW_BITS)
+    parts: list[bytes] = []
+    for name, content in files.items():
+        parts.append(compressor.compress(_header(name, len(content))))
+        parts.append(compressor.compress(content))
+        parts.append(compressor.compress(bytes(-len(content) % BLOCK_BYTES)))
+    parts.append(compressor.compress(bytes(2 * BLOCK_BYTES)))
+    parts.append(compressor.flush())
+    return b"".join(parts)
+
+
+def unpack(body: bytes, *, limits: Limits = DEFAULT_LIMITS) -> dict[str, bytes]:
+    """Return the files of a ``tar.gz`` by name, in the archive's order; directories are skipped.
+
+    A leading ``./`` is dropped. Raises :class:`UnsupportedMedia` if this is no gzip at all, :class:`TooLarge` past a
+    limit, :class:`Invalid` for everything else. At most ``limits.unpacked_bytes`` are ever inflated.
+    """
+    if len(body) > limits.body_bytes:
+        raise TooLarge(f"the archive has {len(body)} bytes, {limits.body_bytes} are allowed")
+    if not body.startswith(GZIP_MAGIC):
+        raise UnsupportedMedia("the archive is not gzip")
+    inflated = _Inflated(body, limits)
+    files: dict[str, bytes] = {}
+    for name, size in _entries(inflated, limits):
+        if name in files:
+            raise Invalid(f"the archive holds {name!r} twice")
+        files[name] = inflated.read(size)
+        inflated.read(-size % BLOCK_BYTES)
+    return files
+
+
+class _Inflated:
+    """What a gzip body inflates to, read forward, a piece at a time."""
+
+    def __init__(self, body: bytes, limits: Limits) -> None:
+        self._inflater = zlib.decompressobj(GZIP_WINDOW_BITS)
+        self._source = body
+        self._buffer = bytearray()
+        self._left = limits.unpacked_bytes
+        self._limit = limits.unpacked_bytes
+
+    def read(self, size: int) -> bytes:
+        """Return exactly ``size`` bytes."""
+        if size > len(self._buffer) + self._left:
+            raise self._bomb()
+        while len(self._buffer) < size:
+            if not self._more():
+                raise Invalid("the archive ends in the middle of an entry")
+        with memoryview(self._buffer) as view:
+            taken = bytes(view[:size])
+        del self._buffer[:size]
+        return taken
+
+    def finish(self) -> None:
+        """Read to the end: nothing but zeros may be left, and the gzip checksum has to be right."""
+        while True:
+            if self._buffer.strip(b"\0"):
+                raise Invalid("the archive goes on after its end mark")
+            self._buffer.clear()
+            if not self._more():
+                break
+        if self._inflater.unused_data:
+            raise Invalid("the archive has something behind its gzip stream")
+
+    def _more(self) -> bool:
+        """Inflate one more piece; False at the end of the gzip stream."""
+        if self._inflater.eof:
+            return False
+        try:
+            piece = self._inflater.decompress(self._source, min(CHUNK_BYTES, self._left + 1))
+        except zlib.error:
+            raise Invalid("the archive's gzip stream is damaged") from None
+        self._source = self._inflater.unconsumed_tail
+        if not piece and not self._source and not self._inflater.eof:
+            raise Invalid("the archive's gzip stream is cut off")
+        if len(piece) > self._left:
+            raise self._bomb()
+        self._left -= len(piece)
+        self._buffer += piece
+        return True
+
+    def _bomb(self) -> TooLarge:
+        return TooLarge(f"the archive unpacks to more than {self._limit} bytes")
+
+
+def _entries(inflated: _Inflated, limits: Limits) -> Iterator[tuple[str, int]]:
+    """Yield name and size of each file; its content has to be read before the next step."""
+    count = 0
+    while True:
+        header = inflated.read(BLOCK_BYTES)
+        if not any(header):
+            if any(inflated.read(BLOCK_BYTES)):
+                raise Invalid("the archive's end mark is half there")
+            inflated.finish()
+            return
+        count += 1
+        if count > limits.entries:
+            raise TooLarge(f"the archive has more than {limits.entries} entries")
+        checksum = _octal(header[148:156], "a checksum")
+        if checksum != sum(header[:148]) + sum(header[156:]) + 8 * ord(" "):
+            raise Invalid(f"the header of the archive's entry {count} is damaged")
+        name = _name(header)
+        size = _octal(header[124:136], f"the size of {name!r}")
+        kind = header[156:157]
+        if kind == b"5":
+            if size:
+                raise Invalid(f"the archive's directory {name!r} has a content")
+            continue
+        _check_kind(kind, name)
+        if not name:
+            raise Invalid("the archive holds a file without a name")
+        yield name, size
+
+
+def _name(header: bytes) -> str:
+    raw = header[:100].split(b"\0", 1)[0]
+    # Only POSIX archives have a prefix here: GNU's, with another magic, keep times in the same place.
+    if header[257:263] == b"ustar\0" and (prefix := header[345:500].split(b"\0", 1)[0]):
+        raw = prefix + b"/" + raw
+    try:
+        name = raw.decode()
+    except UnicodeDecodeError:
+        raise Invalid(f"the archive holds a name that is not UTF-8: {raw!r}") from None
+    if not name.isprintable():
+        raise Invalid(f"the archive holds a name with characters that can't be shown: {name!r}")
+    if name.startswith("/"):
+        raise Invalid(f"the archive holds the absolute path {name!r}")
+    parts = [part for part in name.split("/") if part not in ("", ".")]
+    if ".." in parts:
+        raise Invalid(f"the archive holds {name!r}, a path outside of itself")
+    name = "/".join(parts)
+    if len(name.encode()) > MAX_NAME_BYTES:
+        raise Invalid(f"the archive holds a name of more than {MAX_NAME_BYTES} bytes")
+    return name
+
+
+def _check_kind(kind: bytes, name: str) -> None:
+    if kind in (b"0", b"\0"):
+        return
+    if kind in (b"1", b"2"):
+        raise Invalid(f"the archive's entry {name!r} is a link")
+    if kind in (b"3", b"4", b"6"):
+        raise Invalid(f"the archive's entry {name!r} is a device or a pipe")
+    raise Invalid(
+        f"the archive's entry {name!r} is of the kind {kind!r}; "
+        "only plain files and directories are taken (tar --format=ustar)"
+    )
+
+
+def _octal(field: bytes, what: str) -> int:
+    digits = field.rstrip(b"\0 ").lstrip(b" ")
+    if not digits or digits.strip(b"01234567"):
+        raise Invalid(f"the archive holds {what} that is no octal number")
+    return int(digits, 8)
+
+
+def _header(name: str, size: int) -> bytes:
+    encoded = name.encode("ascii")
+    assert 0 < len(encoded) <= 100  # names are ours
+    header = bytearray(BLOCK_BYTES)
+    header[: len(encoded)] = encoded
+    header[100:108] = b"0000600\0"
+    header[108:116] = header[116:124] = b"0000000\0"
+    header[124:136] = b"%011o\0" % size
+    header[136:148] = b"%011o\0" % 0
+    header[148:156] = b" " * 8
+    header[156:157] = b"0"
+    header[257:265] = b"ustar\x0000"
+    header[148:156] = b"%06o\0 " % sum(header)
+    return bytes(header)

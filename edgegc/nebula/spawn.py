@@ -1,0 +1,181 @@
+"""Children that outlive us: spawning a nebula detached, and holding one, own or adopted, by its pidfd.
+
+Knows nothing about configurations or restarts. This is the seam: tests put a fake :class:`Spawner` here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import resource
+import signal
+import subprocess
+from typing import TYPE_CHECKING, Protocol
+
+import trio
+
+from edgegc.nebula import record
+from edgegc.nebula.executable import ENVIRONMENT, account, as_account
+from edgegc.nebula.logfile import LogFile
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+FILES_SOFT, FILES_HARD = 1024, 4096
+"""RLIMIT_NOFILE of a nebula: uses about 7, plus a listener or two. The daemon's own limit is far higher."""
+
+PROC_POLL_S = 1.0
+"""How often ``/proc`` is asked where the kernel has no pidfd (before 5.3)."""
+
+
+class Child(Protocol):
+    """A living process that we may signal and wait for."""
+
+    pid: int
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Signal it; nothing happens if it is gone. Never hits another process that got the same pid."""
+
+    async def wait(self) -> int | None:
+        """Wait for its end, reap it if it is ours to reap. Returns the exit code (negative: the signal), None if unknown."""
+
+    def release(self) -> None:
+        """Let go of it: it runs on, and we can neither signal nor wait for it any more."""
+
+
+class Spawner(Protocol):
+    """Starts and finds children."""
+
+    async def spawn(self, argv: Sequence[str], *, log_path: Path, user: str | None) -> Child:
+        """Start a detached process that appends to ``log_path``. Not cancellable once begun. Raises OSError or ApplyFailed."""
+
+    def adopt(self, known: record.Record) -> Child | None:
+        """Return the living process that a record is about, or None. Signals nothing."""
+
+
+class SystemSpawner:
+    """Real processes."""
+
+    async def spawn(self, argv: Sequence[str], *, log_path: Path, user: str | None) -> Child:
+        """Start a process in its own session, without our files, environment and privileges."""
+        who = account(user)
+
+        def start() -> Child:
+            log = LogFile(log_path).open_append()
+            try:
+                process = subprocess.Popen(
+                    list(argv),
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    close_fds=True,
+                    cwd="/",
+                    env=dict(ENVIRONMENT),
+                    start_new_session=True,
+                    umask=0o077,
+                    **as_account(who),
+                )
+            finally:
+                os.close(log)
+            child = _held(process.pid)
+            # Popen and trio.Process insist on being waited for and warn when let go; ours are left running on
+            # purpose and waited for through the pidfd. asyncio silences Popen in the same way.
+            process.returncode = 0
+            _limit(process.pid)
+            return child
+
+        # In a thread: fork and exec of a large daemon take milliseconds, and Popen waits for both.
+        return await trio.to_thread.run_sync(start)
+
+    def adopt(self, known: record.Record) -> Child | None:
+        """Hold the process first, compare then: in this order its pid can't change hands in between."""
+        pid = known.pid if known.pid is not None else record.find_spawned(known)
+        if pid is None or record.stat(pid) is None:
+            return None
+        try:
+            child = _held(pid)
+        except ProcessLookupError:
+            return None
+        if not (record.names(known, pid) if known.pid is not None else record.find_spawned(known) == pid):
+            child.release()
+            return None
+        return child
+
+
+class _PidfdChild:
+    def __init__(self, pid: int, pidfd: int) -> None:
+        self.pid = pid
+        self._pidfd = pidfd
+
+    def send_signal(self, number: signal.Signals) -> None:
+        if self._pidfd >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, number)
+
+    async def wait(self) -> int | None:
+        # Readable as soon as it is dead, reaped or not: right for a zombie that nobody reaps, too.
+        await trio.lowlevel.wait_readable(self._pidfd)
+        return _reap(os.P_PIDFD, self._pidfd)
+
+    def release(self) -> None:
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+            self._pidfd = -1
+
+
+class _ProcChild:
+    """For kernels without pidfd: a pid, and the start ticks that say it is still the same process."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        seen = record.stat(pid)
+        if seen is None:
+            raise ProcessLookupError(errno.ESRCH, "no such process")
+        self._start_ticks = seen.start_ticks
+
+    def _alive(self) -> bool:
+        seen = record.stat(self.pid)
+        return seen is not None and record.is_alive(seen) and seen.start_ticks == self._start_ticks
+
+    def send_signal(self, number: signal.Signals) -> None:
+        if self._alive():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    async def wait(self) -> int | None:
+        while self._alive():  # noqa: ASYNC110
+            await trio.sleep(PROC_POLL_S)
+        return _reap(os.P_PID, self.pid)
+
+    def release(self) -> None:
+        """Nothing is held."""
+
+
+def _held(pid: int) -> Child:
+    try:
+        return _PidfdChild(pid, os.pidfd_open(pid))
+    except OSError as error:
+        if error.errno in (errno.ENOSYS, errno.EPERM):  # old kernel; seccomp of old container runtimes
+            return _ProcChild(pid)
+        raise
+
+
+def _reap(kind: int, identity: int) -> int | None:
+    try:
+        result = os.waitid(kind, identity, os.WEXITED | os.WNOHANG)
+    except ChildProcessError:
+        return None  # adopted: only its parent is told
+    if result is None:
+        return None
+    return result.si_status if result.si_code == os.CLD_EXITED else -result.si_status
+
+
+def _limit(pid: int) -> None:
+    # From outside and after the exec: preexec_fn is not safe in a process with threads. Gone already is no error.
+    with contextlib.suppress(OSError, ValueError):
+        _, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        ceiling = FILES_HARD if hard == resource.RLIM_INFINITY else min(hard, FILES_HARD)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (min(FILES_SOFT, ceiling), ceiling))
+        resource.prlimit(pid, resource.RLIMIT_CORE, (0, 0))
