@@ -37,7 +37,7 @@ BIG = 64 * 1024 * 1024
 
 async def until(condition: Any, *, limit_s: float = 10.0) -> None:
     with trio.fail_after(limit_s):
-        while not condition():  # noqa: ASYNC110
+        while not condition():
             await trio.sleep(0.01)
 
 
