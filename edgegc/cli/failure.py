@@ -92,12 +92,11 @@ def explain(error: BaseException) -> tuple[Exit, str]:
 
 
 def _exit_code(error: errors.Error) -> Exit:
-    client = sys.modules.get("edgegc.client")  # an error of the client's cannot be here without it
-    if client is not None:
-        if isinstance(error, client.Unreachable):
-            return Exit.UNREACHABLE
-        if isinstance(error, client.PinMismatch):
-            return Exit.REFUSED
+    # Its code is that of a server which answers 503; only the type tells that nobody answered at all. An error of
+    # that module cannot be here without it, so nothing is imported for the sake of those that never connect.
+    connection = sys.modules.get("edgegc.connection")
+    if connection is not None and isinstance(error, connection.Unreachable):
+        return Exit.UNREACHABLE
     return EXIT_BY_CODE.get(error.code, Exit.FAILED)
 
 

@@ -15,6 +15,17 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 COMMANDS = {
+    "tenant": ("edgegc.cli.tenant:tenant", "Owners of clusters."),
+    "cluster": ("edgegc.cli.cluster:cluster", "Nebula networks."),
+    "node": ("edgegc.cli.node:node", "Members of a cluster."),
+    "key": ("edgegc.cli.key:key", "Enrolment keys: with one, a machine becomes a node."),
+    "token": ("edgegc.cli.token:token", "API tokens, for people and programs."),
+    "route": ("edgegc.cli.route:route", "Subnets behind nodes."),
+    "topology": ("edgegc.cli.topology:topology", "Lighthouses, relays and routes of a cluster."),
+    "lighthouse": ("edgegc.cli.lighthouse:lighthouse", "The lighthouses that this box runs."),
+    "rollout": ("edgegc.cli.rollout:rollout", "Who runs what."),
+    "service": ("edgegc.cli.service:service", "systemd units."),
+    "settings": ("edgegc.cli.settings:settings", "The server's settings."),
     "completion": ("edgegc.cli.completion:completion", "Completion for a shell."),
     "version": ("edgegc.cli.version:version", "What this is, exactly."),
 }

@@ -127,6 +127,62 @@ def _together(*options: Callable[[F], F]) -> Callable[[F], F]:
     return decorate
 
 
+def list_option(*names: str, metavar: str, help: str, required: bool = False) -> Callable[[F], F]:
+    """Add an option that gives a tuple of texts, or None where it is not given at all.
+
+    Values are separated by commas, and the option may be repeated; an empty text is an empty list.
+    """
+
+    def joined(
+        context: click.Context, parameter: click.Parameter, given: tuple[str, ...]
+    ) -> tuple[str, ...] | None:
+        if not given:
+            return None
+        return tuple(part.strip() for text in given for part in text.split(",") if part.strip())
+
+    return click.option(
+        *names, multiple=True, callback=joined, metavar=f"{metavar}[,…]", help=help, required=required
+    )
+
+
+def integer_or(word: str) -> Callable[[Any], Any]:
+    """Return an option's type: a whole number, or ``word`` for None. Give the option UNSET as its default."""
+
+    def convert(value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        if value == word:
+            return None
+        try:
+            return int(value)
+        except ValueError:
+            raise click.BadParameter(f"{value!r} is neither a whole number nor '{word}'") from None
+
+    return convert
+
+
+def name_argument(noun: str) -> Callable[[F], F]:
+    """Add the name of a new thing, as ``NAME`` or ``--name NAME``: people write the first, programs the second."""
+
+    def settle(context: click.Context, parameter: click.Parameter, given: str | None) -> str:
+        positional = context.params.pop("positional_name", None)
+        if given is not None and positional is not None and given != positional:
+            raise click.UsageError("NAME and --name differ", context)
+        name = given if given is not None else positional
+        if name is None:
+            raise click.UsageError(f"the {noun} needs a name: give NAME or --name", context)
+        return str(name)
+
+    def decorate(function: F) -> F:
+        option = click.option(
+            "--name", callback=settle, metavar="NAME", help=f"The {noun}'s name; the same as NAME."
+        )
+        argument = click.argument("positional_name", metavar="NAME", required=False, is_eager=True)
+        return argument(option(function))
+
+    return decorate
+
+
 def local_options(function: F) -> F:
     """Add the options of every command: ``--output``, ``--quiet``, ``--no-color``."""
     return _together(_OUTPUT, _QUIET, _NO_COLOR)(function)

@@ -9,13 +9,13 @@ import os
 import shutil
 import sys
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from edgegc.cli.options import Common
 
@@ -86,7 +86,23 @@ def emit_fields(common: Common, fields: Iterable[tuple[str, object]]) -> None:
     shown = [(name, cell(value)) for name, value in fields]
     longest = max((len(name) for name, _ in shown), default=0)
     for name, text in shown:
-        click.echo(f"{name:<{longest}}{GAP}{_paint(text, color=colored(common))}")
+        click.echo(f"{name:<{longest}}{GAP}{paint(text, color=colored(common))}")
+
+
+def emit_object(common: Common, value: msgspec.Struct, *, quiet: str) -> None:
+    """Print one object of the API: its JSON, its fields, or just ``quiet`` (its id, or the secret it carries)."""
+    if common.json:
+        emit_json(value)
+    elif common.quiet:
+        click.echo(quiet)
+    else:
+        emit_fields(common, _flat(value))
+
+
+def emit_ids(ids: Iterable[str]) -> None:
+    """Print ids, one a line."""
+    for each in ids:
+        click.echo(each)
 
 
 def note(common: Common, sentence: str) -> None:
@@ -121,7 +137,7 @@ def layout(
         for i, size in zip(keep, widths, strict=True):
             text = texts[i] if len(texts[i]) <= size else texts[i][: size - 1] + ELLIPSIS
             padded = f"{text:>{size}}" if columns[i].right else f"{text:<{size}}"
-            parts.append(padded if heading else padded.replace(text, _paint(text, color=color), 1))
+            parts.append(padded if heading else padded.replace(text, paint(text, color=color), 1))
         return GAP.join(parts).rstrip()
 
     heading = line([column.title for column in columns], heading=True)
@@ -129,6 +145,11 @@ def layout(
         click.style(heading, bold=True) if color else heading,
         *(line(row, heading=False) for row in cells),
     ]
+
+
+def paint(text: str, *, color: bool) -> str:
+    """Return a word that names a state in the colour of that state; any other as it is."""
+    return click.style(text, fg=COLORS[text]) if color and text in COLORS else text
 
 
 def cell(value: object) -> str:
@@ -169,10 +190,10 @@ def mebibytes(size: float | None) -> str:
     return "-" if size is None else f"{size / 1_048_576:.1f} MiB"
 
 
-def _paint(text: str, *, color: bool) -> str:
-    return click.style(text, fg=COLORS[text]) if color and text in COLORS else text
-
-
-def columns_of(*titles: Any) -> tuple[Column, ...]:
-    """Return columns of their titles; a :class:`Column` stays what it is."""
-    return tuple(title if isinstance(title, Column) else Column(title) for title in titles)
+def _flat(value: msgspec.Struct, prefix: str = "") -> Iterator[tuple[str, object]]:
+    for name in value.__struct_fields__:
+        inner = getattr(value, name)
+        if isinstance(inner, msgspec.Struct):
+            yield from _flat(inner, f"{prefix}{name}.")
+        elif inner is not msgspec.UNSET:
+            yield prefix + name, inner

@@ -1,0 +1,138 @@
+"""``edgegc rollout``: who runs what."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from edgegc.cli.options import Command, Common, cluster_options
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from edgegc.client import Client
+    from edgegc.model import message
+
+LOOK_EVERY_S = 0.5
+"""Changes arrive in milliseconds; half a second is what a person feels as at once, and costs the box nothing."""
+
+
+@click.command(
+    cls=Command, example="edgegc node update pi-7 --mtu 1400 && edgegc rollout --wait --timeout 60"
+)
+@click.option(
+    "--wait", "-w", is_flag=True, help="Until all online nodes run what they should; exit 1 at the timeout."
+)
+@click.option(
+    "--timeout", "timeout_s", type=float, default=300, show_default=True, metavar="S", help="For --wait."
+)
+@cluster_options
+@click.pass_obj
+def rollout(common: Common, wait: bool, timeout_s: float) -> None:
+    """Show which nodes run their newest version, and which do not yet."""
+    from edgegc.cli.failure import Failure
+    from edgegc.cli.node import versions
+    from edgegc.cli.output import Column, ago, emit_fields, emit_json, emit_table, note
+    from edgegc.cli.remote import ask, cluster_scope
+
+    async def question(client: Client) -> message.Rollout:
+        cluster_id = await cluster_scope(client, common)
+        if wait:
+            return await _settled(client, cluster_id, timeout_s, common)
+        return await client.rollout(cluster_id=cluster_id)
+
+    found = ask(common, question)
+    if common.json:
+        emit_json(found)
+    elif not common.quiet:
+        counts = found.nodes
+        emit_fields(
+            common,
+            (
+                ("version", found.version),
+                ("nodes", counts.total),
+                ("online", counts.online),
+                ("behind", counts.behind),
+                ("failed", counts.failed),
+                ("offline", counts.offline),
+            ),
+        )
+        if found.behind:
+            click.echo()
+            emit_table(
+                common,
+                (
+                    Column("BEHIND", flexible=True),
+                    Column("VERSION", right=True),
+                    Column("SINCE", right=True),
+                    Column("ID", rank=1),
+                ),
+                [
+                    (each.name, versions(each.applied_version, each.version), ago(each.since), each.id)
+                    for each in found.behind
+                ],
+            )
+    if wait and _waiting_for(found):
+        raise Failure(
+            f"after {timeout_s:g} s {_waiting_for(found)} of {found.nodes.total} nodes do not run their newest version"
+        )
+    if wait:
+        note(common, "all online nodes run their newest version")
+
+
+async def _settled(
+    client: Client, cluster_id: str | None, timeout_s: float, common: Common
+) -> message.Rollout:
+    """Return the rollout once every online node is current, or as it is at the deadline."""
+    import trio
+
+    deadline = trio.current_time() + timeout_s
+    with _progress(common) as show:
+        while True:
+            found = await client.rollout(cluster_id=cluster_id)
+            show(found)
+            if not _waiting_for(found) or trio.current_time() >= deadline:
+                return found
+            await trio.sleep(min(LOOK_EVERY_S, max(0.0, deadline - trio.current_time())))
+
+
+def _waiting_for(found: message.Rollout) -> int:
+    """Return how many nodes are there and do not run what they should. Offline ones may be gone for good."""
+    return found.nodes.behind + found.nodes.failed
+
+
+class _progress:  # noqa: N801  reads as a verb where it is used
+    """A bar on stderr, on a terminal only."""
+
+    def __init__(self, common: Common) -> None:
+        import sys
+
+        self._bar = None
+        if sys.stderr.isatty() and not common.quiet:
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                console=Console(stderr=True, no_color=common.no_color),
+                transient=True,
+            )
+            self._task = self._bar.add_task("nodes current", total=None)
+
+    def __enter__(self) -> Callable[[message.Rollout], None]:
+        if self._bar is not None:
+            self._bar.start()
+        return self._show
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def _show(self, found: message.Rollout) -> None:
+        if self._bar is not None:
+            there = found.nodes.total - found.nodes.offline
+            self._bar.update(self._task, total=there, completed=there - _waiting_for(found))

@@ -1,0 +1,88 @@
+"""``edgegc tenant``: owners of clusters."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from edgegc.cli.options import Common, Group, name_argument, remote_options
+
+if TYPE_CHECKING:
+    from edgegc.client import Client
+    from edgegc.model import message
+
+
+@click.group(cls=Group, example="edgegc tenant create acme")
+def tenant() -> None:
+    """Owners of clusters: who is on this box, isolated from each other."""
+
+
+@tenant.command(example="edgegc tenant create acme")
+@name_argument("tenant")
+@remote_options
+@click.pass_obj
+def create(common: Common, name: str) -> None:
+    """Make a tenant."""
+    from edgegc.cli.remote import ask
+    from edgegc.model import message
+
+    _show(common, ask(common, lambda client: client.create_tenant(message.TenantCreate(name=name))))
+
+
+@tenant.command("list", example="edgegc tenant list")
+@remote_options
+@click.pass_obj
+def list_(common: Common) -> None:
+    """List the tenants."""
+    from edgegc.cli.output import Column, emit_ids, emit_json, emit_table
+    from edgegc.cli.remote import ask
+
+    found = ask(common, lambda client: client.tenants())
+    if common.json:
+        emit_json(found)
+    elif common.quiet:
+        emit_ids(each.id for each in found.tenants)
+    else:
+        emit_table(
+            common,
+            (Column("NAME", flexible=True), Column("ID"), Column("CREATED", rank=1)),
+            [(each.name, each.id, each.created_at) for each in found.tenants],
+            empty="no tenants: 'edgegc tenant create NAME' makes one",
+        )
+
+
+@tenant.command(example="edgegc tenant show acme")
+@click.argument("tenant")
+@remote_options
+@click.pass_obj
+def show(common: Common, tenant: str) -> None:
+    """Show one tenant, by name or id."""
+    from edgegc.cli.remote import ask, find_tenant
+
+    async def question(client: Client) -> message.TenantView:
+        return await client.tenant(await find_tenant(client, tenant))
+
+    _show(common, ask(common, question))
+
+
+@tenant.command(example="edgegc tenant update acme --name acme-west")
+@click.argument("tenant")
+@click.option("--name", required=True, help="The new name.")
+@remote_options
+@click.pass_obj
+def update(common: Common, tenant: str, name: str) -> None:
+    """Rename a tenant."""
+    from edgegc.cli.remote import ask, find_tenant
+    from edgegc.model import message
+
+    async def question(client: Client) -> message.TenantView:
+        return await client.update_tenant(await find_tenant(client, tenant), message.TenantUpdate(name=name))
+
+    _show(common, ask(common, question))
+
+
+def _show(common: Common, view: message.TenantView) -> None:
+    from edgegc.cli.output import emit_object
+
+    emit_object(common, view, quiet=view.id)

@@ -1,0 +1,91 @@
+"""``edgegc token``: API tokens."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from edgegc.cli.options import Common, Group, list_option, remote_options
+
+if TYPE_CHECKING:
+    from edgegc.client import Client
+
+
+@click.group(cls=Group, example="edgegc token create --scopes operator --label laptop")
+def token() -> None:
+    """API tokens, for people and programs."""
+
+
+@token.command(example="edgegc token create --scopes metrics --label prometheus --quiet")
+@list_option(
+    "--scopes",
+    metavar="SCOPE",
+    required=True,
+    help="operator, cluster:<id>:admin, cluster:<id>:read, metrics.",
+)
+@click.option("--expires-in-s", type=int, metavar="SECONDS", help="[default: never]")
+@click.option("--label", help="For you, to tell tokens apart.")
+@remote_options
+@click.pass_obj
+def create(common: Common, scopes: tuple[str, ...], expires_in_s: int | None, label: str | None) -> None:
+    """Make an API token. Prints it, once."""
+    from edgegc.cli.output import emit_object
+    from edgegc.cli.remote import ask
+    from edgegc.model import message
+
+    body = message.ApiTokenCreate(scopes=scopes, expires_in_s=expires_in_s, label=label)
+    made = ask(
+        common, lambda client: client.call(message.ApiTokenView, "POST", "/api/v1/api-tokens", body=body)
+    )
+    emit_object(common, made, quiet=str(made.token))
+
+
+@token.command("list", example="edgegc token list")
+@remote_options
+@click.pass_obj
+def list_(common: Common) -> None:
+    """List the API tokens."""
+    from edgegc.cli.output import Column, ago, emit_ids, emit_json, emit_table
+    from edgegc.cli.remote import ask
+    from edgegc.model import message
+
+    found = ask(common, lambda client: client.call(message.ApiTokenList, "GET", "/api/v1/api-tokens"))
+    if common.json:
+        emit_json(found)
+    elif common.quiet:
+        emit_ids(each.id for each in found.api_tokens)
+    else:
+        emit_table(
+            common,
+            (
+                Column("ID"),
+                Column("LABEL", flexible=True),
+                Column("SCOPES", flexible=True),
+                Column("USED", right=True),
+                Column("EXPIRES", rank=1),
+            ),
+            [
+                (each.id, each.label, each.scopes, ago(each.last_used_at), each.expires_at or "never")
+                for each in found.api_tokens
+            ],
+            empty="no API tokens: 'edgegc token create --scopes operator' makes one",
+        )
+
+
+@token.command(example="edgegc token revoke 5b1f6f0e-8c39-4be9-9d3b-1a3c0e1f7a52")
+@click.argument("token_id", metavar="ID")
+@remote_options
+@click.pass_obj
+def revoke(common: Common, token_id: str) -> None:
+    """Revoke an API token; it stops at once."""
+    from urllib.parse import quote
+
+    from edgegc.cli.output import note
+    from edgegc.cli.remote import ask
+
+    async def question(client: Client) -> None:
+        await client.request("DELETE", f"/api/v1/api-tokens/{quote(token_id, safe='')}")
+
+    ask(common, question)
+    note(common, f"{token_id} is revoked")
