@@ -7,6 +7,7 @@ directories, inflates no more than its limits allow, and has a sentence of its o
 
 from __future__ import annotations
 
+import struct
 import zlib
 from typing import TYPE_CHECKING
 
@@ -22,8 +23,13 @@ BLOCK_BYTES = 512
 CHUNK_BYTES = 65_536
 """How much is inflated at a time: what the reader needs beside the archive and the files themselves."""
 GZIP_WINDOW_BITS = 31
-"""For zlib: the largest window, and a gzip header with its checksum, time zero."""
+"""For zlib: the largest window, and a gzip header with its checksum."""
+RAW_WINDOW_BITS = -15
+"""For zlib: the largest window, and neither header nor checksum: both are written here, for the sake of the comment."""
 GZIP_MAGIC = b"\x1f\x8b"
+_GZIP_HEADER = GZIP_MAGIC + b"\x08" + b"\x10" + bytes(4) + b"\x02" + b"\x03"
+"""Deflate; a comment follows; no time; best compression; Unix (RFC 1952)."""
+MAX_COMMENT_BYTES = 255
 MAX_NAME_BYTES = 255
 """Name and prefix of a ustar header; also what file systems take for one name."""
 
@@ -39,20 +45,38 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 DEFAULT_LIMITS = Limits()
 
 
-def pack(files: Mapping[str, bytes]) -> bytes:
+def pack(files: Mapping[str, bytes], *, comment: str = "") -> bytes:
     """Return a ``tar.gz`` of these files, in this order: equal arguments and an equal zlib give equal bytes.
 
-    Owner root, mode 0600, time zero. Names are ASCII of at most 100 characters.
+    Owner root, mode 0600, time zero. Names are ASCII of at most 100 characters. The comment (ASCII) stands in the gzip
+    header, where :func:`comment_of` finds it without opening the archive.
     """
-    compressor = zlib.compressobj(zlib.Z_BEST_COMPRESSION, zlib.DEFLATED, GZIP_WINDOW_BITS)
-    parts: list[bytes] = []
+    tar = bytearray()
     for name, content in files.items():
-        parts.append(compressor.compress(_header(name, len(content))))
-        parts.append(compressor.compress(content))
-        parts.append(compressor.compress(bytes(-len(content) % BLOCK_BYTES)))
-    parts.append(compressor.compress(bytes(2 * BLOCK_BYTES)))
-    parts.append(compressor.flush())
-    return b"".join(parts)
+        tar += _header(name, len(content))
+        tar += content
+        tar += bytes(-len(content) % BLOCK_BYTES)
+    tar += bytes(2 * BLOCK_BYTES)
+    compressor = zlib.compressobj(zlib.Z_BEST_COMPRESSION, zlib.DEFLATED, RAW_WINDOW_BITS)
+    return b"".join(
+        (
+            _GZIP_HEADER,
+            comment.encode("ascii") + b"\0",
+            compressor.compress(tar),
+            compressor.flush(),
+            struct.pack("<II", zlib.crc32(tar), len(tar) % 2**32),
+        )
+    )
+
+
+def comment_of(body: bytes) -> str | None:
+    """Return the comment of an archive that :func:`pack` made, None of any other. Nothing is inflated for it."""
+    if not body.startswith(_GZIP_HEADER):
+        return None
+    start = len(_GZIP_HEADER)
+    end = body.find(b"\0", start, start + MAX_COMMENT_BYTES + 1)
+    comment = body[start:end]
+    return comment.decode("ascii") if end >= 0 and comment.isascii() else None
 
 
 def unpack(body: bytes, *, limits: Limits = DEFAULT_LIMITS) -> dict[str, bytes]:

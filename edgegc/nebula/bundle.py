@@ -10,6 +10,7 @@ import base64
 import binascii
 import hashlib
 import os
+import re
 import shutil
 import zlib
 from typing import TYPE_CHECKING
@@ -81,7 +82,7 @@ def build(
         files={name: digest(content) for name, content in sorted(files.items())},
     )
     text = msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n"
-    return archive.pack({MANIFEST: text, **files})
+    return archive.pack({MANIFEST: text, **files}, comment=_label(cluster_id, node_id, version))
 
 
 def digest(body: bytes) -> str:
@@ -100,7 +101,8 @@ def verify(
     """Raise :class:`Invalid` unless one of the signers signed exactly this body for exactly this node and version.
 
     ``signers`` are raw Ed25519 public keys, the ids those of whoever asks; so a bundle that was signed for somebody
-    else, or as another version, fails here like one that was forged. Do this before anything looks into the body.
+    else, or as another version, fails here like one that was forged. Do this before anything looks into the body;
+    the sentence of a refusal comes from the label on its outside.
     """
     text = signed_text(cluster_id=cluster_id, node_id=node_id, version=version, digest=digest(body))
     for signer in signers:
@@ -109,10 +111,7 @@ def verify(
         except (InvalidSignature, ValueError):
             continue
         return
-    raise Invalid(
-        f"no trusted signer made this bundle for this node as version {version}: "
-        "it was changed, made for another node or version, or signed by somebody else"
-    )
+    raise Invalid(_why_refused(body, cluster_id=cluster_id, node_id=node_id, version=version))
 
 
 def parse_signers(texts: Sequence[str]) -> tuple[bytes, ...]:
@@ -191,6 +190,27 @@ def lay_down(unpacked: Unpacked, directory: Path) -> None:
     fsync_directory(partial)
     partial.rename(directory)
     fsync_directory(directory.parent)
+
+
+def _label(cluster_id: str, node_id: str, version: int) -> str:
+    """What stands on the outside of a bundle, so that a refusal can say what arrived. It proves nothing."""
+    return f"edgegc bundle {cluster_id} {node_id} {version}"
+
+
+_LABEL = re.compile(r"edgegc bundle ([0-9a-f-]{36}) ([0-9a-f-]{36}) ([0-9]{1,18})")
+
+
+def _why_refused(body: bytes, *, cluster_id: str, node_id: str, version: int) -> str:
+    label = _LABEL.fullmatch(archive.comment_of(body) or "")
+    if label is None:
+        return "what arrived is no bundle of edgegc's: no trusted signer made it"
+    if label[1] != cluster_id:
+        return f"the bundle was made for another cluster ({label[1]})"
+    if label[2] != node_id:
+        return f"the bundle was made for another node ({label[2]})"
+    if int(label[3]) != version:
+        return f"the bundle was made as version {label[3]} and offered as version {version}"
+    return "no trusted signer made this bundle: it was signed by somebody else, or changed on the way"
 
 
 def _parse_manifest(text: bytes) -> Manifest:

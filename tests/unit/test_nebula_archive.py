@@ -65,6 +65,20 @@ def test_the_same_files_are_the_same_bytes(files: dict[str, bytes]) -> None:
     assert archive.pack(files) == archive.pack(files)
 
 
+@given(st.text(st.characters(min_codepoint=1, max_codepoint=127), max_size=255))
+def test_a_comment_is_read_without_opening_the_archive(comment: str) -> None:
+    body = archive.pack({"a": b"x"}, comment=comment)
+    assert archive.comment_of(body) == comment
+    assert archive.unpack(body) == {"a": b"x"}
+
+
+@given(st.binary())
+def test_other_bytes_have_no_comment_or_a_harmless_one(noise: bytes) -> None:
+    assert archive.comment_of(noise) is None
+    comment = archive.comment_of(archive.pack({})[:10] + noise)
+    assert comment is None or (comment.isascii() and len(comment) <= archive.MAX_COMMENT_BYTES)
+
+
 @given(contents)
 def test_other_tools_read_what_was_packed(files: dict[str, bytes]) -> None:
     with tarfile.open(fileobj=io.BytesIO(archive.pack(files)), mode="r:gz") as source:

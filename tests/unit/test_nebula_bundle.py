@@ -80,32 +80,60 @@ def test_any_of_several_signers_will_do() -> None:
     )
 
 
+ELSEWHERE = "99999999-9999-4999-8999-999999999999"
+
+
 @pytest.mark.parametrize(
-    ("body", "signature"),
+    ("body", "signature", "sentence"),
     [
-        (built(), signature_of(built(), node_id="another")),
-        (built(), signature_of(built(), cluster_id="another")),
-        (built(), signature_of(built(), version=6)),
-        (built(), signature_of(built(), key=OTHER)),
-        (built(version=8), signature_of(built())),
-        (built()[:-1] + bytes([built()[-1] ^ 1]), signature_of(built())),
-        (built(), b""),
-        (built(), bytes(64)),
+        (
+            built(node_id=ELSEWHERE),
+            signature_of(built(node_id=ELSEWHERE), node_id=ELSEWHERE),
+            f"the bundle was made for another node \\({ELSEWHERE}\\)",
+        ),
+        (
+            built(cluster_id=ELSEWHERE),
+            signature_of(built(cluster_id=ELSEWHERE), cluster_id=ELSEWHERE),
+            f"the bundle was made for another cluster \\({ELSEWHERE}\\)",
+        ),
+        (
+            built(version=6),
+            signature_of(built(version=6), version=6),
+            "the bundle was made as version 6 and offered as version 7",
+        ),
+        (built(), signature_of(built(), key=OTHER), "signed by somebody else, or changed on the way"),
+        (built()[:-1] + b"x", signature_of(built()), "signed by somebody else, or changed on the way"),
+        (built(), signature_of(built(), node_id=ELSEWHERE), "signed by somebody else"),
+        (built(), b"", "signed by somebody else"),
+        (built(), bytes(64), "signed by somebody else"),
+        (archive.pack({}), signature_of(built()), "no bundle of edgegc's"),
+        (b"<html>captive portal</html>", signature_of(built()), "no bundle of edgegc's"),
     ],
     ids=[
-        "other node",
-        "other cluster",
-        "older version",
-        "other key",
-        "other body",
+        "node",
+        "cluster",
+        "version",
+        "key",
         "flipped byte",
+        "signature",
         "none",
         "zeros",
+        "no label",
+        "html",
     ],
 )
-def test_a_signature_for_anything_else_is_refused(body: bytes, signature: bytes) -> None:
-    with pytest.raises(Invalid, match="no trusted signer made this bundle for this node as version 7"):
+def test_a_bundle_that_was_not_signed_for_this_node_and_version_is_refused(
+    body: bytes, signature: bytes, sentence: str
+) -> None:
+    with pytest.raises(Invalid, match=sentence):
         check(body, signature)
+
+
+def test_a_label_is_believed_only_to_explain_a_refusal() -> None:
+    body = built(node_id=ELSEWHERE)
+    check(body, signature_of(body))
+    with pytest.raises(Invalid, match="is for node"):
+        bundle.check_ids(bundle.read(body).manifest, cluster_id=CLUSTER, node_id=NODE, version=7)
 
 
 def manifest_text(**changes: Any) -> bytes:
