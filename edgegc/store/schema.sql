@@ -81,6 +81,9 @@ CREATE TABLE enrolment_keys (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX enrolment_keys_cluster ON enrolment_keys (cluster_id, created_at);
 
+-- nodes and certificates, the two tables that grow, have a rowid: with random ids as the primary b-tree every
+-- insert would rewrite a page of wide rows somewhere in the middle. Measured, per node created at 1,000 nodes:
+-- 8 KiB written instead of 19, and 1.6 times the rate.
 CREATE TABLE nodes (
     id                TEXT PRIMARY KEY,
     cluster_id        TEXT NOT NULL REFERENCES clusters (id) ON DELETE CASCADE,
@@ -110,7 +113,7 @@ CREATE TABLE nodes (
     updated_at        INTEGER NOT NULL,
     UNIQUE (cluster_id, name),
     UNIQUE (cluster_id, overlay_ip)
-) STRICT, WITHOUT ROWID;
+) STRICT;
 CREATE INDEX nodes_created ON nodes (cluster_id, created_at, id);
 CREATE INDEX nodes_last_seen ON nodes (cluster_id, last_seen_at, id);
 CREATE INDEX nodes_topology ON nodes (cluster_id) WHERE is_lighthouse = 1 OR is_relay = 1;
@@ -145,7 +148,7 @@ CREATE TABLE certificates (
     -- version that carries the successor, whichever is first.
     blocklist_at  INTEGER,
     superseded_in INTEGER
-) STRICT, WITHOUT ROWID;
+) STRICT;
 CREATE UNIQUE INDEX certificates_current_node ON certificates (node_id) WHERE state = 'current' AND node_id IS NOT NULL;
 CREATE UNIQUE INDEX certificates_current_box ON certificates (cluster_id) WHERE state = 'current' AND node_id IS NULL;
 CREATE INDEX certificates_node ON certificates (node_id);

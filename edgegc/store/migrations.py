@@ -1,0 +1,167 @@
+"""Owns how a database comes to the schema of this code: created from schema.sql, or migrated to it.
+
+Knows no aggregate. Migrations are append-only: one that was released is never edited. The first one brings
+version 1, which is schema.sql as long as there is no migration, to version 2, and so on; whoever adds one also
+changes schema.sql, and a test holds that both ways end in the same schema.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sqlite3
+from collections.abc import Callable
+from importlib import resources
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from edgegc import errors
+from edgegc.store.snapshot import copy_database
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+APPLICATION_ID = 0x45474331
+"""``EGC1`` in the database header: what ``file`` shows, and how another program's database is told from ours."""
+
+FIRST_VERSION = 1
+
+
+class Migration(Struct, frozen=True):
+    """One step: ``summary`` for the log, and what it does inside the transaction that the caller opened.
+
+    ``apply`` must not commit. Foreign keys are off while it runs, so that a table can be rebuilt, and checked after.
+    """
+
+    summary: str
+    apply: Callable[[sqlite3.Connection], None]
+
+
+class Plan(Struct, frozen=True):
+    """What a new database starts with, and how an older one gets there."""
+
+    schema: str
+    migrations: tuple[Migration, ...]
+
+    @property
+    def version(self) -> int:
+        """The version at the end of both ways."""
+        return FIRST_VERSION + len(self.migrations)
+
+
+MIGRATIONS: tuple[Migration, ...] = ()
+
+
+def released_plan() -> Plan:
+    """Return the plan of this code."""
+    schema = resources.files("edgegc.store").joinpath("schema.sql").read_text("utf-8")
+    return Plan(schema, MIGRATIONS)
+
+
+def user_version(connection: sqlite3.Connection) -> int:
+    """Return the schema version that a database says it has; 0 for a new one."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    return int(version)
+
+
+def newer(found: int, plan: Plan) -> errors.Error:
+    """Return the error for a database of a later edgegc."""
+    return errors.Conflict(
+        f"the database has schema version {found}, this edgegc knows {plan.version} at most: "
+        "start the newer edgegc that made it, or restore a backup from before the upgrade"
+    )
+
+
+def bring_up_to_date(connection: sqlite3.Connection, plan: Plan, *, backups: Path | None) -> None:
+    """Create or migrate the schema, in one transaction: afterwards it is the plan's, or untouched.
+
+    ``connection`` must be in autocommit mode (``isolation_level=None``). Before a migration a copy of the
+    database is written into ``backups`` (None: in memory, nothing to copy), one per version left behind, so
+    that starting again and again after a failure does not fill the disk. Raises Conflict for a newer database,
+    Unavailable where copy or migration fail.
+    """
+    found = user_version(connection)
+    if found > plan.version:
+        raise newer(found, plan)
+    if found == plan.version:
+        return
+    if found == 0:
+        _create(connection, plan)
+        return
+    if backups is not None:
+        backups.mkdir(mode=0o700, exist_ok=True)
+        copy = backups / f"before-schema-{plan.version}-from-{found}.db"
+        try:
+            copy_database(connection, copy)
+        except (OSError, sqlite3.Error) as error:
+            raise errors.Unavailable(
+                f"the copy that must be made before a migration could not be written to {copy}: {error}; "
+                "nothing was changed"
+            ) from error
+        logger.info("copied the database before its migration to %s", copy)
+    _migrate(connection, plan, found)
+
+
+def _create(connection: sqlite3.Connection, plan: Plan) -> None:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for statement in statements(plan.schema):
+            connection.execute(statement)
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {plan.version}")
+        connection.execute("COMMIT")
+    finally:
+        if connection.in_transaction:
+            connection.rollback()
+
+
+def _migrate(connection: sqlite3.Connection, plan: Plan, found: int) -> None:
+    # Has no effect inside a transaction, so it must come first; rebuilding a table needs it.
+    connection.execute("PRAGMA foreign_keys = OFF")
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        for version, migration in enumerate(plan.migrations[found - FIRST_VERSION :], found + 1):
+            logger.info("migrating the database to schema version %d: %s", version, migration.summary)
+            migration.apply(connection)
+        broken = connection.execute("PRAGMA foreign_key_check").fetchone()
+        if broken is not None:
+            raise sqlite3.IntegrityError(f"a row of {broken[0]} would refer to nothing in {broken[2]}")
+        connection.execute(f"PRAGMA user_version = {plan.version}")
+        connection.execute("COMMIT")
+    except sqlite3.Error as error:
+        raise errors.Unavailable(
+            f"the migration from schema version {found} to {plan.version} failed: {error}; nothing was changed"
+        ) from error
+    finally:
+        if connection.in_transaction:
+            connection.rollback()
+        connection.execute("PRAGMA foreign_keys = ON")
+
+
+def statements(script: str) -> list[str]:
+    """Split a script into statements, so that it can run inside a transaction (``executescript`` commits first)."""
+    found: list[str] = []
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            found.append(statement.strip())
+            statement = ""
+    if _without_comments(statement):
+        raise ValueError(f"the script ends inside a statement: {statement.strip()[:80]}")
+    return found
+
+
+def describe(connection: sqlite3.Connection) -> dict[str, str]:
+    """Return the schema as name -> normalised SQL: equal for two databases whose tables, indexes and so on agree."""
+    rows = connection.execute("SELECT type || ' ' || name, sql FROM sqlite_schema WHERE sql IS NOT NULL")
+    return {name: _without_comments(sql) for name, sql in rows}
+
+
+def _without_comments(sql: str) -> str:
+    """Drop comments, quotes and spacing: what differs between typed SQL and what ALTER TABLE leaves behind."""
+    bare = re.sub(r"--[^\n]*", " ", sql).replace('"', "")
+    return re.sub(r"\s+", " ", re.sub(r"\s*([(),])\s*", r"\1", bare)).strip()
