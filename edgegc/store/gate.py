@@ -101,8 +101,11 @@ def check_database(path: Path, plan: Plan) -> bool:
 def _check_content(path: Path, plan: Plan) -> bool:
     """Look through SQLite, which also reads a write-ahead log that a crash left behind; read-only."""
     try:
+        # Without a log nothing can change under us, and ``immutable`` leaves not even a -shm file behind.
+        log = path.with_name(f"{path.name}-wal")
+        how = "mode=ro" if log.exists() and log.stat().st_size else "immutable=1"
         connection = sqlite3.connect(
-            f"file:{quote(str(path))}?mode=ro", uri=True, isolation_level=None, timeout=1.0
+            f"file:{quote(str(path))}?{how}", uri=True, isolation_level=None, timeout=1.0
         )
         try:
             found = user_version(connection)

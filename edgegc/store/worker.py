@@ -307,8 +307,12 @@ class Reader:
             job.succeed(job.work(connection))
         except Exception as error:
             self.failed_jobs += 1
-            if primary_code(error) == sqlite3.SQLITE_INTERRUPT:
+            code = primary_code(error)
+            if code == sqlite3.SQLITE_INTERRUPT:
                 job.fail(self._stopped(job))
+            elif code == sqlite3.SQLITE_READONLY:
+                # query_only: a job that writes was given to the reader. A bug, not the box's fault.
+                job.outcome = outcome.Error(error)
             else:
                 job.fail(error)
         finally:
