@@ -9,7 +9,7 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
     """An address of the control plane. ``pin``: lower-case hex SHA-256 of the certificate's SPKI, or None."""
 
     url: str
-    pin: str | None
+    pin: str | None = None
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
