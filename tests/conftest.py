@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -15,10 +22,24 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--nebula-dir",
         type=Path,
-        default=os.environ.get("EDGEGC_NEBULA_DIR"),
         metavar="DIR",
         help="also run the tests of the fixture nebula with every nebula executable found under DIR (long)",
     )
+
+    group.addoption(
+        "--no-skips", action="store_true", help="a skipped test fails: everything is installed here"
+    )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.skipped and not hasattr(report, "wasxfail") and item.config.getoption("--no-skips"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped where nothing may be skipped: {report.longrepr}"
+    return report
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -45,3 +66,27 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             if path.is_file() and os.access(path, os.X_OK)
         ]
     metafunc.parametrize("nebula", variants)
+
+
+@pytest.fixture(scope="session")
+def pyz(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The .pyz of this checkout, built once for all workers of a run."""
+    top = Path(__file__).parent.parent
+    workers_share = "PYTEST_XDIST_WORKER" in os.environ
+    base = tmp_path_factory.getbasetemp()
+    out = (base.parent if workers_share else base) / "dist"
+    out.mkdir(exist_ok=True)
+    with (out / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        built = list(out.glob("*.pyz"))
+        if not built:
+            done = subprocess.run(
+                [top / "packaging" / "build", "--out", out],
+                env={**os.environ, "PACKAGING_PYTHON": sys.executable},
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert done.returncode == 0, done.stderr
+            built = [Path(done.stdout.strip())]
+    return built[0]
