@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[2]
-BUILD_LIMIT_S = 600
 TOOLS = ("ip", "nsenter", "ping", "nebula")
 
 
@@ -43,30 +40,12 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def program(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
-    """The command under test: ``EDGEGC_PYZ``, else one built for this run, or with ``EDGEGC_PYZ=source`` the source tree."""
+def program(request: pytest.FixtureRequest) -> tuple[str, ...]:
+    """The command under test: the file at ``EDGEGC_PYZ``, else one built for this run; ``source`` means the source tree."""
     given = os.environ.get("EDGEGC_PYZ")
     if given == "source":
         return (sys.executable, "-m", "edgegc")
-    if given:
-        return (str(Path(given).resolve()),)
-    base = tmp_path_factory.getbasetemp()
-    shared = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "program"
-    shared.mkdir(exist_ok=True)
-    with (shared / "lock").open("w") as lock:
-        # Workers of one run share the file: the first one in builds it.
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not any(shared.glob("*.pyz")):
-            done = subprocess.run(
-                [ROOT / "packaging" / "build", "--out", shared],
-                capture_output=True,
-                text=True,
-                check=False,
-                timeout=BUILD_LIMIT_S,
-            )
-            assert done.returncode == 0, done.stdout + done.stderr
-    (built,) = shared.glob("*.pyz")
-    return (str(built),)
+    return (str(Path(given).resolve() if given else request.getfixturevalue("pyz")),)
 
 
 @pytest.fixture(scope="session")

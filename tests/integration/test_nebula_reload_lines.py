@@ -133,21 +133,16 @@ def test_nebula_says_that_it_took_each_section(nebula: Path, version: reload.Ver
         wait_for(box, reload.plan(before, after, nebula_version=version).log_lines)
 
 
-def test_nebula_names_the_renewed_certificate(nebula: Path, version: reload.Version, tmp_path: Path) -> None:
+def test_nebula_names_the_certificate_that_it_read(
+    nebula: Path, version: reload.Version, tmp_path: Path
+) -> None:
+    """Old versions too, though they use it only for new tunnels: it is how a reload of anything else is proven."""
     box = Box(tmp_path)
-    document = box.config()
-    box.write(document)
-    planned = reload.plan(
-        document,
-        document,
-        nebula_version=version,
-        certificate_changed=True,
-        address_changed=False,
-        subnets_changed=False,
-    )
-    if planned.action == "restart":
-        pytest.skip("this nebula takes a new certificate only at a start")
+    before = box.config()
+    after = {**before, "pki": {**before["pki"], "blocklist": ["ab" * 32]}}
+    box.write(before)
     with box.running(nebula) as process:
+        box.write(after)
         fingerprint = box.sign(int(time.time()) - 1)
         process.send_signal(signal.SIGHUP)
-        wait_for(box, [*planned.log_lines, fingerprint])
+        wait_for(box, [*reload.plan(before, after, nebula_version=version).log_lines, fingerprint])
