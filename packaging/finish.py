@@ -13,10 +13,11 @@ import argparse
 import hashlib
 import importlib.util
 import json
+import py_compile
 import re
 import sys
+import tempfile
 import zipfile
-from importlib._bootstrap_external import _code_to_hash_pyc  # type: ignore[import-not-found]
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -71,9 +72,19 @@ def _cached(name: str) -> str:
 
 
 def _byte_code(name: str, source: bytes) -> bytes:
-    # The importer puts the real path in when it loads the code.
-    code = compile(source, name, "exec", dont_inherit=True, optimize=0)
-    return bytes(_code_to_hash_pyc(code, importlib.util.source_hash(source), False))
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "module.py"
+        path.write_bytes(source)
+        # The importer puts the real path in when it loads the code.
+        compiled = py_compile.compile(
+            str(path),
+            dfile=name,
+            doraise=True,
+            optimize=0,
+            invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
+        )
+        assert compiled is not None, "doraise"
+        return Path(compiled).read_bytes()
 
 
 def _main_module(python: tuple[int, int], platform: str) -> bytes:
