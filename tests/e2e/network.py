@@ -12,12 +12,12 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
+from signal import SIGINT, SIGKILL, SIGTERM, Signals
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -54,15 +54,19 @@ class Child:
     def output(self) -> str:
         return self.log.read_text(errors="replace")
 
-    def stop(self, number: signal.Signals = signal.SIGTERM, *, within_s: float = COMMAND_LIMIT_S) -> int:
+    def stop(self, number: Signals = SIGTERM, *, within_s: float = COMMAND_LIMIT_S) -> int:
         """Send a signal to this process only, wait for its end, return its exit status."""
         with suppress(ProcessLookupError):
             self._process.send_signal(number)
         return self._process.wait(within_s)
 
+    def signal(self, number: Signals) -> None:
+        """Send a signal to this process only."""
+        self._process.send_signal(number)
+
     def kill(self) -> None:
         """As a crash would: no warning, and nobody else is told."""
-        self.stop(signal.SIGKILL)
+        self.stop(SIGKILL)
 
 
 class Pings(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,7 +91,7 @@ class Pinger:
 
     def stop(self) -> Pings:
         """End it and count. The last ping may be on its way still: it is not counted."""
-        self._child.stop(signal.SIGINT)
+        self._child.stop(SIGINT)
         text = self._child.output()
         summary = self._SUMMARY.search(text)
         assert summary is not None, text
@@ -219,7 +223,7 @@ class Network:
         for namespace in (*(host.namespace for host in self.hosts.values()), self.namespace("switch")):
             remove_namespace(namespace)
         for child in self._children:
-            child.stop(signal.SIGKILL)
+            child.stop(SIGKILL)
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def add(self, name: str, address: str) -> Host:
@@ -286,7 +290,7 @@ def remove_namespace(name: str) -> None:
         assert time.monotonic() < deadline, f"processes {pids} in {name} do not die"
         for pid in pids:
             with suppress(ProcessLookupError):
-                os.kill(int(pid), signal.SIGKILL)
+                os.kill(int(pid), SIGKILL)
         time.sleep(POLL_S)
     _ip("netns", "delete", name)
 
