@@ -324,15 +324,19 @@ def _open_files(path: Path | None, source: str, plan: Plan) -> tuple[sqlite3.Con
         if not check_database(path, plan):
             _make_file(path)
         backups = path.parent / BACKUPS
-    writer = _connect(source, cache_kib=WRITER_CACHE_KIB, read_only=False)
+    opened: list[sqlite3.Connection] = []
     try:
+        writer = _connect(source, cache_kib=WRITER_CACHE_KIB, read_only=False)
+        opened.append(writer)
         bring_up_to_date(writer, plan, backups=backups)
-        return writer, _connect(source, cache_kib=READER_CACHE_KIB, read_only=True)
+        reader = _connect(source, cache_kib=READER_CACHE_KIB, read_only=True)
     except BaseException as error:
-        writer.close()
+        for connection in opened:
+            connection.close()
         if isinstance(error, sqlite3.Error):
             raise errors.Unavailable(f"the database {path or MEMORY} could not be opened: {error}") from error
         raise
+    return writer, reader
 
 
 def _connect(source: str, *, cache_kib: int, read_only: bool) -> sqlite3.Connection:

@@ -76,15 +76,16 @@ def check_database(path: Path, plan: Plan) -> bool:
     """Return whether there is a database, having looked at it without changing it.
 
     Raises Conflict for one of a newer edgegc, Invalid for a damaged file or one of another program, Forbidden
-    for one that can't be read.
+    for one that can't be read and written.
     """
     try:
-        with path.open("rb") as file:
+        # For writing too: SQLite opens a file that it may not write to read-only, without a word.
+        with path.open("r+b") as file:
             header = file.read(_HEADER_BYTES)
     except FileNotFoundError:
         return False
     except OSError as error:
-        raise errors.Forbidden(f"{path} can't be read: {error.strerror}") from error
+        raise errors.Forbidden(f"{path} can't be opened for reading and writing: {error.strerror}") from error
     if not header:
         # A start that died before it wrote anything.
         return False
