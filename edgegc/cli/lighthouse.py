@@ -6,10 +6,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgegc.cli.failure import Exit, Failure
 from edgegc.cli.options import Common, Group, remote_options
 
 if TYPE_CHECKING:
     from edgegc.client import Client
+
+FOLLOW_EVERY_S = 1.0
 
 
 @click.group(cls=Group, example="edgegc lighthouse list")
@@ -71,16 +74,94 @@ def list_(common: Common) -> None:
 
 @lighthouse.command(example="edgegc lighthouse restart home")
 @click.argument("cluster", required=False)
+@click.option("--all", "all_", is_flag=True, help="Every lighthouse of this box.")
 @remote_options
 @click.pass_obj
-def restart(common: Common, cluster: str | None) -> None:
+def restart(common: Common, cluster: str | None, all_: bool) -> None:
     """Restart the lighthouse of a cluster. Open tunnels between nodes stay."""
     from edgegc.cli.output import note
+
+    _tell(common, cluster, all_, "restart")
+    note(common, "it restarts; 'edgegc lighthouse list' shows how it goes")
+
+
+@lighthouse.command(example="edgegc lighthouse stop --all")
+@click.argument("cluster", required=False)
+@click.option("--all", "all_", is_flag=True, help="Every lighthouse of this box.")
+@remote_options
+@click.pass_obj
+def stop(common: Common, cluster: str | None, all_: bool) -> None:
+    """End the nebula process of a cluster, which outlives the daemon; the daemon's next start runs it again."""
+    from edgegc.cli.output import note
+
+    _tell(common, cluster, all_, "stop")
+    note(
+        common,
+        "it stops, until the next start of the daemon; "
+        "'edgegc cluster update CLUSTER --no-provide-lighthouse' is for good",
+    )
+
+
+@lighthouse.command(example="edgegc lighthouse logs home -f")
+@click.argument("cluster", required=False)
+@click.option("--follow", "-f", is_flag=True, help="Go on until Ctrl-C.")
+@remote_options
+@click.pass_obj
+def logs(common: Common, cluster: str | None, follow: bool) -> None:
+    """Print the newest lines of a lighthouse's own log."""
+    import trio
+
+    from edgegc.cli.output import cell, emit_json
+    from edgegc.cli.remote import find_cluster, open_client
+
+    async def main() -> None:
+        async with open_client(common) as client:
+            cluster_id = await find_cluster(client, cluster or common.cluster)
+            shown: tuple[str, ...] = ()
+            while True:
+                tail = await _tail(client, cluster_id)
+                fresh = unseen(shown, tail)
+                if common.json:
+                    for line in fresh:
+                        emit_json({"line": line})
+                else:
+                    for line in fresh:
+                        click.echo(cell(line))
+                if not follow:
+                    return
+                shown = tail
+                await trio.sleep(FOLLOW_EVERY_S)
+
+    trio.run(main)
+
+
+def unseen(shown: tuple[str, ...], tail: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the lines of ``tail`` that come after those already shown, two windows over one growing log."""
+    for overlap in range(min(len(shown), len(tail)), 0, -1):
+        if shown[-overlap:] == tail[:overlap]:
+            return tail[overlap:]
+    return tail
+
+
+async def _tail(client: Client, cluster_id: str) -> tuple[str, ...]:
+    for each in (await client.lighthouses()).lighthouses:
+        if each.cluster_id == cluster_id:
+            return each.log_tail
+    raise Failure("this box runs no lighthouse for that cluster", Exit.NOT_FOUND)
+
+
+def _tell(common: Common, cluster: str | None, all_: bool, what: str) -> None:
     from edgegc.cli.remote import ask, find_cluster
 
+    if all_ and (cluster or common.cluster):
+        raise click.UsageError("name a cluster, or say --all, not both")
+
     async def question(client: Client) -> None:
-        cluster_id = await find_cluster(client, cluster or common.cluster)
-        await client.request("POST", f"/api/v1/lighthouses/{cluster_id}/restart")
+        if all_:
+            ids = [each.cluster_id for each in (await client.lighthouses()).lighthouses]
+        else:
+            ids = [await find_cluster(client, cluster or common.cluster)]
+        for cluster_id in ids:
+            await client.request("POST", f"/api/v1/lighthouses/{cluster_id}/{what}")
 
     ask(common, question)
-    note(common, "the lighthouse restarts; 'edgegc lighthouse list' shows how it goes")

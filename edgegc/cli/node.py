@@ -208,6 +208,47 @@ def rotate_token(common: Common, node: str) -> None:
     emit_object(common, made, quiet=made.node_token)
 
 
+@node.command("set-lighthouse", example="edgegc node set-lighthouse gate --public-addresses 203.0.113.9:4242")
+@click.argument("node")
+@list_option(
+    "--public-addresses", metavar="IP:PORT", required=True, help="Where other nodes reach it from outside."
+)
+@cluster_options
+@click.pass_obj
+def set_lighthouse(common: Common, node: str, public_addresses: tuple[str, ...]) -> None:
+    """Make a node a lighthouse; it listens on the first address's port."""
+    from edgegc.model import message
+
+    _mark(common, node, "PUT", "lighthouse", message.LighthouseSet(public_addresses=public_addresses))
+
+
+@node.command("unset-lighthouse", example="edgegc node unset-lighthouse gate")
+@click.argument("node")
+@cluster_options
+@click.pass_obj
+def unset_lighthouse(common: Common, node: str) -> None:
+    """Make a lighthouse a plain node again."""
+    _mark(common, node, "DELETE", "lighthouse")
+
+
+@node.command("set-relay", example="edgegc node set-relay gate")
+@click.argument("node")
+@cluster_options
+@click.pass_obj
+def set_relay(common: Common, node: str) -> None:
+    """Let a node relay for others that can't reach each other."""
+    _mark(common, node, "PUT", "relay")
+
+
+@node.command("unset-relay", example="edgegc node unset-relay gate")
+@click.argument("node")
+@cluster_options
+@click.pass_obj
+def unset_relay(common: Common, node: str) -> None:
+    """Stop a node from relaying."""
+    _mark(common, node, "DELETE", "relay")
+
+
 def versions(applied: int | None, effective: int) -> str:
     """Return ``7`` for a node that runs what it should, ``5→7`` for one that is behind."""
     if applied == effective:
@@ -218,6 +259,19 @@ def versions(applied: int | None, effective: int) -> str:
 def _marks(view: message.NodeView) -> str:
     marks = [word for word, is_so in (("lighthouse", view.is_lighthouse), ("relay", view.is_relay)) if is_so]
     return f" ({', '.join(marks)})" if marks else ""
+
+
+def _mark(
+    common: Common, node: str, method: str, what: str, body: message.LighthouseSet | None = None
+) -> None:
+    from edgegc.cli.remote import ask, find_node
+
+    async def question(client: Client) -> message.NodeView:
+        node_id = await find_node(client, common, node)
+        await client.request(method, f"/api/v1/nodes/{node_id}/{what}", body=body)
+        return await client.node(node_id)
+
+    _show(common, ask(common, question))
 
 
 def _given(optional: dict[str, Any]) -> dict[str, Any]:

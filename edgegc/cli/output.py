@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from edgegc.cli.options import Common
 
 GAP = "  "
-MIN_FLEXIBLE = 8
-"""Columns: a flexible column is not squeezed below this; then the least important column goes instead."""
+COMFORTABLE = 16
+"""Columns of text: a flexible column is not squeezed below this while there is a less important one to drop."""
+SQUEEZED = 8
+"""Nor ever below this."""
 ELLIPSIS = "…"
 COLORS = {
     "online": "green",
@@ -116,25 +118,27 @@ def layout(
 ) -> list[str]:
     """Return the lines of a table in at most ``room`` columns, None for no limit."""
     keep = list(range(len(columns)))
+    natural = [max(len(column.title), *(len(row[i]) for row in cells)) for i, column in enumerate(columns)]
     while True:
-        widths = [max(len(columns[i].title), *(len(row[i]) for row in cells)) for i in keep]
-        excess = 0 if room is None else sum(widths) + len(GAP) * (len(keep) - 1) - room
-        for at in sorted(range(len(keep)), key=lambda at: -widths[at]):
-            if excess <= 0:
-                break
-            if columns[keep[at]].flexible:
-                least = min(widths[at], max(MIN_FLEXIBLE, len(columns[keep[at]].title)))
-                taken = min(excess, widths[at] - least)
-                widths[at] -= taken
-                excess -= taken
         dispensable = [i for i in keep if columns[i].rank]
+        widths = {i: natural[i] for i in keep}
+        excess = 0 if room is None else sum(widths.values()) + len(GAP) * (len(keep) - 1) - room
+        least = COMFORTABLE if dispensable else SQUEEZED
+        while excess > 0:
+            squeezable = [
+                i for i in keep if columns[i].flexible and widths[i] > max(least, len(columns[i].title))
+            ]
+            if not squeezable:
+                break
+            widths[max(squeezable, key=lambda i: widths[i])] -= 1
+            excess -= 1
         if excess <= 0 or not dispensable:
             break
         keep.remove(max(dispensable, key=lambda i: columns[i].rank))
 
     def line(texts: Sequence[str], *, heading: bool) -> str:
         parts = []
-        for i, size in zip(keep, widths, strict=True):
+        for i, size in widths.items():
             text = texts[i] if len(texts[i]) <= size else texts[i][: size - 1] + ELLIPSIS
             padded = f"{text:>{size}}" if columns[i].right else f"{text:<{size}}"
             parts.append(padded if heading else padded.replace(text, paint(text, color=color), 1))

@@ -23,16 +23,25 @@ def test_a_table_without_a_limit_shows_everything() -> None:
 
 
 def test_a_flexible_column_is_squeezed_before_a_column_is_dropped() -> None:
-    lines = layout(COLUMNS, [["a-rather-long-name", "10.42.0.2/16", "a, b", "7", "3 s"]], 50, color=False)
-    assert max(map(len, lines)) <= 50
-    assert "a-rather-lon…" in lines[1]
-    assert "SEEN" in lines[0]
+    lines = layout(
+        COLUMNS, [["a-name-of-twenty-six-letters", "10.42.0.2/16", "a, b", "7", "3 s"]], 60, color=False
+    )
+    assert max(map(len, lines)) == 60
+    assert lines[0].split() == ["NAME", "IP", "GROUPS", "VERSION", "SEEN"]
+    assert "a-name-of-twenty-six-l…" in lines[1]
 
 
-def test_the_least_important_column_goes_when_squeezing_is_not_enough() -> None:
-    lines = layout(COLUMNS, [["a-rather-long-name", "10.42.0.2/16", "a" * 40, "7", "3 s"]], 40, color=False)
-    assert lines[0] == "NAME         IP            VERSION  SEEN"
-    assert max(map(len, lines)) <= 40
+def test_the_least_important_column_goes_before_a_name_becomes_unreadable() -> None:
+    lines = layout(COLUMNS, [["a-rather-long-name", "10.42.0.2/16", "a" * 40, "7", "3 s"]], 48, color=False)
+    assert lines == [
+        "NAME                IP            VERSION  SEEN",
+        "a-rather-long-name  10.42.0.2/16        7  3 s",
+    ]
+
+
+def test_what_must_be_shown_is_squeezed_further_when_nothing_can_go() -> None:
+    lines = layout(COLUMNS, [["a-rather-long-name", "10.42.0.2/16", "a, b", "7", "3 s"]], 32, color=False)
+    assert lines == ["NAME       IP            VERSION", "a-rather…  10.42.0.2/16        7"]
 
 
 def test_absent_values_are_dashes_and_booleans_are_words() -> None:

@@ -1,0 +1,180 @@
+"""What people see on an 80-column terminal, and what programs get: golden, from sample answers of the API."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+
+from edgegc.cli import remote
+from edgegc.cli.lighthouse import unseen
+from edgegc.cli.main import run
+from edgegc.model import message
+from edgegc.model.lighthouse import LighthouseStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+NOW = datetime.now(UTC)
+ID = "5b1f6f0e-8c39-4be9-9d3b-1a3c0e1f7a5"
+
+
+def node(number: int, **changes: Any) -> message.NodeView:
+    fields: dict[str, Any] = {
+        "id": f"{ID}{number}",
+        "name": f"pi-{number}",
+        "role": "member",
+        "overlay_ip": f"10.42.0.{number}/16",
+        "mtu": 1300,
+        "groups": ("sensors",),
+        "listen_port": None,
+        "is_lighthouse": False,
+        "is_relay": False,
+        "public_addresses": (),
+        "routes": (),
+        "version": 7,
+        "applied_version": 7,
+        "state": "online",
+        "error": None,
+        "nebula_version": "1.9.3",
+        "enrolled_at": NOW,
+        "last_seen_at": NOW - timedelta(seconds=3),
+        "certificate": message.CertificateView(fingerprint="ab" * 32, not_after=NOW),
+        "created_at": NOW,
+        "updated_at": NOW,
+    }
+    return message.NodeView(**(fields | changes))
+
+
+@pytest.fixture
+def answer(monkeypatch: pytest.MonkeyPatch) -> Callable[[object], None]:
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def set_(value: object) -> None:
+        monkeypatch.setattr(remote, "ask", lambda common, question: value)
+
+    return set_
+
+
+def page(*nodes: message.NodeView, total: int | None = None) -> message.NodePage:
+    return message.NodePage(nodes=nodes, total=total or len(nodes), page=1, page_size=500, next_cursor=None)
+
+
+def test_node_list_fits_80_columns(
+    answer: Callable[[object], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer(
+        page(
+            node(2),
+            node(
+                3, name="the-one-in-the-cellar-behind-the-boiler", groups=("sensors", "floor-minus-1", "old")
+            ),
+            node(4, state="behind", applied_version=5, nebula_version=None),
+            node(5, state="offline", applied_version=None, last_seen_at=None, is_relay=True),
+        )
+    )
+    assert run(["node", "list"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "NAME                         OVERLAY IP  STATE    VERSION   SEEN  ROLE    NEBULA",
+        "pi-2                         10.42.0.2   online         7    3 s  member  1.9.3",
+        "the-one-in-the-cellar-behi…  10.42.0.3   online         7    3 s  member  1.9.3",
+        "pi-4                         10.42.0.4   behind       5→7    3 s  member  -",
+        "pi-5 (relay)                 10.42.0.5   offline      -→7  never  member  1.9.3",
+    ]
+
+
+def test_a_failed_node_shows_why(
+    answer: Callable[[object], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer(
+        page(
+            node(2),
+            node(3, state="failed", applied_version=6, error="nebula -test: yaml: line 3: mapping values"),
+        )
+    )
+    assert run(["node", "list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "ERROR" in lines[0]
+    assert "nebula -test" in lines[2]
+    assert max(map(len, lines)) <= 80
+
+
+def test_lighthouse_list_fits_80_columns(
+    answer: Callable[[object], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    running = LighthouseStatus(
+        cluster_id=f"{ID}1",
+        name="home",
+        state="running",
+        pid=4711,
+        overlay_ip="10.42.0.1",
+        port=4242,
+        version_running=7,
+        version_desired=7,
+        restarts=0,
+        uptime_s=7300.0,
+        rss_bytes=13_000_000,
+        cpu_percent=0.2,
+        fds=8,
+        last_error=None,
+        log_tail=(),
+    )
+    broken = msgspec.structs.replace(
+        running, name="away", state="fatal", pid=None, version_running=None, uptime_s=None, rss_bytes=None,
+        cpu_percent=None, last_error="nebula was not found: apt-get install nebula",
+    )  # fmt: skip
+    answer(message.LighthouseList(lighthouses=(running, broken)))
+    assert run(["lighthouse", "list"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out.splitlines() == [
+        "CLUSTER  STATE    PORT  VERSION  UPTIME    MEMORY    CPU  RESTARTS   PID",
+        "home     running  4242        7     2 h  12.4 MiB  0.2 %         0  4711",
+        "away     fatal    4242      -→7       -         -      -         0     -",
+    ]
+    assert captured.err == "away: nebula was not found: apt-get install nebula\n"
+
+
+def test_json_is_exactly_the_apis(
+    answer: Callable[[object], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    sample = page(node(2))
+    answer(sample)
+    assert run(["node", "list", "-o", "json"]) == 0
+    out = capsys.readouterr().out
+    assert json.loads(out) == json.loads(msgspec.json.encode(sample))
+    assert out.count("\n") == 1
+
+
+def test_quiet_prints_ids_alone(answer: Callable[[object], None], capsys: pytest.CaptureFixture[str]) -> None:
+    answer(page(node(2), node(3)))
+    assert run(["node", "list", "--quiet"]) == 0
+    assert capsys.readouterr().out == f"{ID}2\n{ID}3\n"
+
+
+def test_a_secret_is_alone_on_stdout_with_quiet(
+    answer: Callable[[object], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer(node(2, node_token="egn_secret"))
+    assert run(["node", "create", "pi-2", "-q"]) == 0
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("egn_secret\n", "")
+
+
+def test_an_empty_list_says_what_to_do_on_stderr(
+    answer: Callable[[object], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer(page())
+    assert run(["node", "list"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "edgegc key create --show-join" in captured.err
+
+
+def test_following_a_log_prints_every_line_once() -> None:
+    assert unseen((), ("a", "b")) == ("a", "b")
+    assert unseen(("a", "b"), ("a", "b")) == ()
+    assert unseen(("a", "b", "c"), ("b", "c", "d", "e")) == ("d", "e")
+    assert unseen(("a",), ("x", "y")) == ("x", "y")
