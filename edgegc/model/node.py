@@ -15,8 +15,9 @@ class Certificate(msgspec.Struct, frozen=True, kw_only=True):
     """A host certificate that was issued. Times in Unix seconds, ``fingerprint`` lower-case hex.
 
     ``node_id`` is None for the box's own lighthouse. ``state``: ``current`` is what the bundle carries;
-    ``superseded`` was replaced, and is blocklisted at ``blocklist_at`` where that is set; ``revoked`` is
-    blocklisted.
+    ``superseded`` was replaced in the version ``superseded_in``, and is blocklisted at ``blocklist_at`` where that is
+    set; ``revoked`` is blocklisted. ``overlay_ip`` is the bare address that it speaks for. ``renew_at``: when it is
+    due to be signed again, None when it is not.
     """
 
     id: str
@@ -25,12 +26,15 @@ class Certificate(msgspec.Struct, frozen=True, kw_only=True):
     authority_id: str
     fingerprint: str
     public_key: bytes
+    overlay_ip: str
     pem: str
     state: Literal["current", "superseded", "revoked"]
     issued_at: int
     not_before: int
     not_after: int
+    renew_at: int | None
     blocklist_at: int | None
+    superseded_in: int | None
 
 
 class Node(msgspec.Struct, frozen=True, kw_only=True):

@@ -156,6 +156,7 @@ CREATE INDEX certificates_cluster ON certificates (cluster_id);
 CREATE INDEX certificates_authority ON certificates (authority_id);
 CREATE INDEX certificates_renewal_due ON certificates (renew_at) WHERE state = 'current' AND renew_at IS NOT NULL;
 CREATE INDEX certificates_blocklist_due ON certificates (blocklist_at) WHERE state = 'superseded' AND blocklist_at IS NOT NULL;
+CREATE INDEX certificates_expired ON certificates (not_after) WHERE state != 'current';
 -- Addresses that a certificate still speaks for although its node has left them.
 CREATE INDEX certificates_held_address ON certificates (cluster_id, overlay_ip) WHERE state = 'superseded' AND blocklist_at IS NOT NULL;
 

@@ -1,0 +1,40 @@
+"""Rows of ``audit``: who changed what. Plain functions of a connection; every write adds its row in its transaction."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import sqlite3
+
+
+def insert(
+    connection: sqlite3.Connection,
+    *,
+    at: int,
+    actor: str,
+    action: str,
+    target: str | None,
+    request_id: str,
+    source: str,
+) -> None:
+    """Add a row."""
+    connection.execute(
+        "INSERT INTO audit (at, actor, action, target, request_id, source) VALUES (?, ?, ?, ?, ?, ?)",
+        (at, actor, action, target, request_id, source),
+    )
+
+
+def newest_at(connection: sqlite3.Connection) -> int | None:
+    """Return the newest time that any write was made, in Unix seconds: the newest time the store knows."""
+    (at,) = connection.execute("SELECT MAX(at) FROM audit").fetchone()
+    return None if at is None else int(at)
+
+
+def trim(connection: sqlite3.Connection, *, before: int, keep: int, limit: int) -> int:
+    """Delete at most ``limit`` rows older than ``before``, or beyond the newest ``keep``; return how many."""
+    return connection.execute(
+        "DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE at < ?1 OR id <= (SELECT MAX(id) FROM audit) - ?2"
+        " ORDER BY id LIMIT ?3)",
+        (before, keep, limit),
+    ).rowcount

@@ -1,0 +1,99 @@
+"""Rows of ``authorities`` and ``signers``: the keys of a cluster, sealed. Plain functions of a connection.
+
+Private keys pass through as sealed boxes; who opens them is ``control/``'s business.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from edgegc.model.cluster import Authority, Signer
+
+if TYPE_CHECKING:
+    import sqlite3
+
+_AUTHORITY = "id, cluster_id, fingerprint, certificate_pem, phase, not_after, created_at"
+_SIGNER = "id, cluster_id, public_key, phase, created_at"
+
+
+def insert_authority(connection: sqlite3.Connection, authority: Authority, *, private_key: bytes) -> None:
+    """Add an authority with its sealed private key."""
+    connection.execute(
+        f"INSERT INTO authorities ({_AUTHORITY}, private_key) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            authority.id,
+            authority.cluster_id,
+            authority.fingerprint,
+            authority.certificate_pem,
+            authority.phase,
+            authority.not_after,
+            authority.created_at,
+            private_key,
+        ),
+    )
+
+
+def insert_signer(connection: sqlite3.Connection, signer: Signer, *, private_key: bytes) -> None:
+    """Add a bundle signer with its sealed private key."""
+    connection.execute(
+        f"INSERT INTO signers ({_SIGNER}, private_key) VALUES (?, ?, ?, ?, ?, ?)",
+        (signer.id, signer.cluster_id, signer.public_key, signer.phase, signer.created_at, private_key),
+    )
+
+
+def authorities(connection: sqlite3.Connection, cluster_id: str) -> tuple[Authority, ...]:
+    """Return every authority that the cluster's nodes trust, oldest first."""
+    rows = connection.execute(
+        f"SELECT {_AUTHORITY} FROM authorities WHERE cluster_id = ? ORDER BY created_at, id",
+        (cluster_id,),
+    )
+    return tuple(_authority(row) for row in rows)
+
+
+def active_authorities(connection: sqlite3.Connection) -> dict[str, Authority]:
+    """Return the signing authority of every cluster, by cluster id."""
+    rows = connection.execute(f"SELECT {_AUTHORITY} FROM authorities WHERE phase = 'active'")
+    return {row[1]: _authority(row) for row in rows}
+
+
+def active_authority(connection: sqlite3.Connection, cluster_id: str) -> tuple[Authority, bytes] | None:
+    """Return the authority that signs, with its sealed private key, or None (uploaded clusters)."""
+    row = connection.execute(
+        f"SELECT {_AUTHORITY}, private_key FROM authorities WHERE cluster_id = ? AND phase = 'active'",
+        (cluster_id,),
+    ).fetchone()
+    return None if row is None else (_authority(row), row[-1])
+
+
+def signers(connection: sqlite3.Connection, cluster_id: str) -> tuple[Signer, ...]:
+    """Return every bundle signer that the cluster's nodes are to trust, oldest first."""
+    rows = connection.execute(
+        f"SELECT {_SIGNER} FROM signers WHERE cluster_id = ? ORDER BY created_at, id",
+        (cluster_id,),
+    )
+    return tuple(_signer(row) for row in rows)
+
+
+def active_signer(connection: sqlite3.Connection, cluster_id: str) -> tuple[Signer, bytes] | None:
+    """Return the signer that signs, with its sealed private key, or None."""
+    row = connection.execute(
+        f"SELECT {_SIGNER}, private_key FROM signers WHERE cluster_id = ? AND phase = 'active'",
+        (cluster_id,),
+    ).fetchone()
+    return None if row is None else (_signer(row), row[-1])
+
+
+def _authority(row: tuple[Any, ...]) -> Authority:
+    return Authority(
+        id=row[0],
+        cluster_id=row[1],
+        fingerprint=row[2],
+        certificate_pem=row[3],
+        phase=row[4],
+        not_after=row[5],
+        created_at=row[6],
+    )
+
+
+def _signer(row: tuple[Any, ...]) -> Signer:
+    return Signer(id=row[0], cluster_id=row[1], public_key=row[2], phase=row[3], created_at=row[4])

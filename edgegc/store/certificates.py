@@ -1,0 +1,177 @@
+"""Rows of ``certificates`` and ``blocklist``. Plain functions of a connection; knows no rule about either."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from edgegc.model.node import Certificate
+from edgegc.store.columns import dotted, to_number
+
+if TYPE_CHECKING:
+    import sqlite3
+
+COLUMNS = (
+    "id, cluster_id, node_id, authority_id, fingerprint, public_key, overlay_ip, pem, state, issued_at,"
+    " not_before, not_after, renew_at, blocklist_at, superseded_in"
+)
+
+
+def insert(connection: sqlite3.Connection, certificate: Certificate) -> None:
+    """Add a certificate."""
+    connection.execute(
+        f"INSERT INTO certificates ({COLUMNS}) VALUES ({', '.join('?' * 15)})",
+        (
+            certificate.id,
+            certificate.cluster_id,
+            certificate.node_id,
+            certificate.authority_id,
+            certificate.fingerprint,
+            certificate.public_key,
+            to_number(certificate.overlay_ip),
+            certificate.pem,
+            certificate.state,
+            certificate.issued_at,
+            certificate.not_before,
+            certificate.not_after,
+            certificate.renew_at,
+            certificate.blocklist_at,
+            certificate.superseded_in,
+        ),
+    )
+
+
+def current_of_box(connection: sqlite3.Connection, cluster_id: str) -> Certificate | None:
+    """Return the certificate of the box's own lighthouse of a cluster, or None."""
+    row = connection.execute(
+        f"SELECT {COLUMNS} FROM certificates WHERE cluster_id = ? AND node_id IS NULL AND state = 'current'",
+        (cluster_id,),
+    ).fetchone()
+    return None if row is None else from_row(row)
+
+
+def fingerprint_known(connection: sqlite3.Connection, cluster_id: str, fingerprint: str) -> bool:
+    """Whether a certificate of this fingerprint was ever issued, as far as it is remembered."""
+    row = connection.execute(
+        "SELECT 1 FROM certificates WHERE fingerprint = ?"
+        " UNION ALL SELECT 1 FROM blocklist WHERE cluster_id = ? AND fingerprint = ?",
+        (fingerprint, cluster_id, fingerprint),
+    ).fetchone()
+    return row is not None
+
+
+def supersede(
+    connection: sqlite3.Connection, certificate_id: str, *, blocklist_at: int | None, superseded_in: int
+) -> None:
+    """Note that a certificate was replaced in a version, and when it is to be blocklisted (None: let it expire)."""
+    connection.execute(
+        "UPDATE certificates SET state = 'superseded', renew_at = NULL, blocklist_at = ?, superseded_in = ?"
+        " WHERE id = ?",
+        (blocklist_at, superseded_in, certificate_id),
+    )
+
+
+def no_renewal(connection: sqlite3.Connection, certificate_id: str) -> None:
+    """Note that a certificate can't usefully be renewed."""
+    connection.execute("UPDATE certificates SET renew_at = NULL WHERE id = ?", (certificate_id,))
+
+
+def renewal_due(connection: sqlite3.Connection, now: int, *, limit: int) -> tuple[Certificate, ...]:
+    """Return the current certificates whose renewal is due, longest due first."""
+    rows = connection.execute(
+        f"SELECT {COLUMNS} FROM certificates"
+        " WHERE state = 'current' AND renew_at IS NOT NULL AND renew_at <= ? ORDER BY renew_at LIMIT ?",
+        (now, limit),
+    )
+    return tuple(from_row(row) for row in rows)
+
+
+def blocklist_due(connection: sqlite3.Connection, now: int) -> tuple[Certificate, ...]:
+    """Return the superseded certificates whose grace is over, or whose node runs the successor."""
+    rows = connection.execute(
+        f"SELECT {', '.join('c.' + name for name in COLUMNS.split(', '))} FROM certificates c"
+        " LEFT JOIN nodes n ON n.id = c.node_id"
+        " WHERE c.state = 'superseded' AND c.blocklist_at IS NOT NULL AND (c.blocklist_at <= ? OR"
+        " (n.applied_version >= c.superseded_in AND n.reported_state = 'ok'))",
+        (now,),
+    )
+    return tuple(from_row(row) for row in rows)
+
+
+def revoke(connection: sqlite3.Connection, certificate: Certificate) -> None:
+    """Put a certificate on its cluster's blocklist."""
+    connection.execute(
+        "UPDATE certificates SET state = 'revoked', renew_at = NULL, blocklist_at = NULL WHERE id = ?",
+        (certificate.id,),
+    )
+    connection.execute(
+        "INSERT INTO blocklist (cluster_id, fingerprint, not_after) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+        (certificate.cluster_id, certificate.fingerprint, certificate.not_after),
+    )
+
+
+def revoke_all(connection: sqlite3.Connection, node_id: str, *, now: int) -> int:
+    """Put every certificate of a node that could still be used on the blocklist; return how many were not there."""
+    added = connection.execute(
+        "INSERT INTO blocklist (cluster_id, fingerprint, not_after)"
+        " SELECT cluster_id, fingerprint, not_after FROM certificates"
+        " WHERE node_id = ? AND not_after >= ? ON CONFLICT DO NOTHING",
+        (node_id, now),
+    ).rowcount
+    connection.execute(
+        "UPDATE certificates SET state = 'revoked', renew_at = NULL, blocklist_at = NULL WHERE node_id = ?",
+        (node_id,),
+    )
+    return added
+
+
+def held_until(connection: sqlite3.Connection, cluster_id: str, overlay_ip: int) -> int | None:
+    """Return until when, at latest, a replaced certificate still speaks for an address; None when none does."""
+    (until,) = connection.execute(
+        "SELECT MAX(blocklist_at) FROM certificates WHERE cluster_id = ? AND overlay_ip = ?"
+        " AND state = 'superseded' AND blocklist_at IS NOT NULL",
+        (cluster_id, overlay_ip),
+    ).fetchone()
+    return None if until is None else int(until)
+
+
+def forget_expired(connection: sqlite3.Connection, *, now: int, limit: int) -> int:
+    """Delete replaced certificates that have expired, at most ``limit``; return how many."""
+    return connection.execute(
+        "DELETE FROM certificates WHERE id IN (SELECT id FROM certificates"
+        " WHERE state != 'current' AND not_after < ? LIMIT ?)",
+        (now, limit),
+    ).rowcount
+
+
+def blocklist(connection: sqlite3.Connection, cluster_id: str) -> tuple[str, ...]:
+    """Return the fingerprints that every bundle of the cluster lists, in order."""
+    rows = connection.execute(
+        "SELECT fingerprint FROM blocklist WHERE cluster_id = ? ORDER BY fingerprint", (cluster_id,)
+    )
+    return tuple(fingerprint for (fingerprint,) in rows)
+
+
+def unlist_expired(connection: sqlite3.Connection, cluster_id: str, *, now: int) -> None:
+    """Take the expired fingerprints off a cluster's blocklist: part of a cluster-wide bump."""
+    connection.execute("DELETE FROM blocklist WHERE cluster_id = ? AND not_after < ?", (cluster_id, now))
+
+
+def from_row(row: tuple[Any, ...]) -> Certificate:
+    """Return the certificate of a row with :data:`COLUMNS`."""
+    return Certificate(
+        id=row[0],
+        cluster_id=row[1],
+        node_id=row[2],
+        authority_id=row[3],
+        fingerprint=row[4],
+        public_key=row[5],
+        overlay_ip=dotted(row[6]),
+        pem=row[7],
+        state=row[8],
+        issued_at=row[9],
+        not_before=row[10],
+        not_after=row[11],
+        renew_at=row[12],
+        blocklist_at=row[13],
+        superseded_in=row[14],
+    )

@@ -1,0 +1,205 @@
+"""Rows of ``clusters``: settings, version counters, the address cursor. Plain functions of a connection.
+
+Knows no rule: what a change bumps is ``control/versions.py``'s business.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from edgegc.model.cluster import Cluster
+from edgegc.model.policy import Policy
+from edgegc.store.columns import from_text, to_text
+
+if TYPE_CHECKING:
+    import sqlite3
+
+_COLUMNS = (
+    "id, tenant_id, name, network_cidr, mode, provide_lighthouse, provide_relay, lighthouse_port,"
+    " lighthouse_public_addresses, allowed_routes, certificate_lifetime_s, supersede_grace_s, policy,"
+    " version, wide_version, lighthouse_version, node_count, created_at, updated_at"
+)
+_encode_policy = msgspec.json.Encoder().encode
+_decode_policy = msgspec.json.Decoder(Policy).decode
+
+
+def insert(connection: sqlite3.Connection, cluster: Cluster, *, address_cursor: int) -> None:
+    """Add a cluster; ``address_cursor`` is the offset in its network after which nodes' addresses begin."""
+    connection.execute(
+        f"INSERT INTO clusters ({_COLUMNS}, wide_version_at, address_cursor) VALUES ({', '.join('?' * 21)})",
+        (
+            cluster.id,
+            cluster.tenant_id,
+            cluster.name,
+            cluster.network_cidr,
+            cluster.mode,
+            cluster.provide_lighthouse,
+            cluster.provide_relay,
+            cluster.lighthouse_port,
+            to_text(cluster.lighthouse_public_addresses),
+            to_text(cluster.allowed_routes),
+            cluster.certificate_lifetime_s,
+            cluster.supersede_grace_s,
+            _encode_policy(cluster.policy).decode(),
+            cluster.version,
+            cluster.wide_version,
+            cluster.lighthouse_version,
+            cluster.node_count,
+            cluster.created_at,
+            cluster.updated_at,
+            cluster.created_at,
+            address_cursor,
+        ),
+    )
+
+
+def get(connection: sqlite3.Connection, cluster_id: str) -> Cluster | None:
+    """Return a cluster, or None."""
+    row = connection.execute(f"SELECT {_COLUMNS} FROM clusters WHERE id = ?", (cluster_id,)).fetchone()
+    return None if row is None else _cluster(row)
+
+
+def all_(connection: sqlite3.Connection) -> tuple[Cluster, ...]:
+    """Return all clusters by name."""
+    rows = connection.execute(f"SELECT {_COLUMNS} FROM clusters ORDER BY name, id")
+    return tuple(_cluster(row) for row in rows)
+
+
+def with_lighthouse(connection: sqlite3.Connection) -> tuple[Cluster, ...]:
+    """Return the clusters that want a lighthouse on this box, by id."""
+    rows = connection.execute(f"SELECT {_COLUMNS} FROM clusters WHERE provide_lighthouse = 1 ORDER BY id")
+    return tuple(_cluster(row) for row in rows)
+
+
+def name_taken(connection: sqlite3.Connection, tenant_id: str, name: str) -> bool:
+    """Whether a tenant has a cluster of that name."""
+    row = connection.execute(
+        "SELECT 1 FROM clusters WHERE tenant_id = ? AND name = ?", (tenant_id, name)
+    ).fetchone()
+    return row is not None
+
+
+def lighthouse_on_port(connection: sqlite3.Connection, port: int) -> tuple[str, str] | None:
+    """Return id and name of the cluster whose lighthouse on this box has that UDP port, or None."""
+    row: tuple[str, str] | None = connection.execute(
+        "SELECT id, name FROM clusters WHERE lighthouse_port = ? AND provide_lighthouse = 1", (port,)
+    ).fetchone()
+    return row
+
+
+def update_settings(connection: sqlite3.Connection, cluster: Cluster) -> None:
+    """Write everything of a cluster that a PATCH can change."""
+    connection.execute(
+        "UPDATE clusters SET name = ?, provide_lighthouse = ?, provide_relay = ?, lighthouse_port = ?,"
+        " lighthouse_public_addresses = ?, allowed_routes = ?, certificate_lifetime_s = ?,"
+        " supersede_grace_s = ?, updated_at = ? WHERE id = ?",
+        (
+            cluster.name,
+            cluster.provide_lighthouse,
+            cluster.provide_relay,
+            cluster.lighthouse_port,
+            to_text(cluster.lighthouse_public_addresses),
+            to_text(cluster.allowed_routes),
+            cluster.certificate_lifetime_s,
+            cluster.supersede_grace_s,
+            cluster.updated_at,
+            cluster.id,
+        ),
+    )
+
+
+def next_version(connection: sqlite3.Connection, cluster_id: str) -> int:
+    """Raise the version counter by one for something that concerns single nodes; return it."""
+    return _raised(
+        connection.execute(
+            "UPDATE clusters SET version = version + 1 WHERE id = ? RETURNING version", (cluster_id,)
+        )
+    )
+
+
+def next_wide_version(connection: sqlite3.Connection, cluster_id: str, *, at: int) -> int:
+    """Raise the version counter by one for something that concerns every node; return it."""
+    return _raised(
+        connection.execute(
+            "UPDATE clusters SET version = version + 1, wide_version = version + 1, wide_version_at = ?"
+            " WHERE id = ? RETURNING version",
+            (at, cluster_id),
+        )
+    )
+
+
+def next_lighthouse_version(connection: sqlite3.Connection, cluster_id: str) -> int:
+    """Raise the version counter by one for something that concerns only the box's own lighthouse; return it."""
+    return _raised(
+        connection.execute(
+            "UPDATE clusters SET version = version + 1, lighthouse_version = version + 1"
+            " WHERE id = ? RETURNING version",
+            (cluster_id,),
+        )
+    )
+
+
+def wide_version(connection: sqlite3.Connection, cluster_id: str) -> int | None:
+    """Return the newest version that concerns every node, or None without such a cluster."""
+    row = connection.execute("SELECT wide_version FROM clusters WHERE id = ?", (cluster_id,)).fetchone()
+    return None if row is None else int(row[0])
+
+
+def wide_versions(connection: sqlite3.Connection) -> list[tuple[str, int]]:
+    """Return id and wide version of every cluster."""
+    return connection.execute("SELECT id, wide_version FROM clusters").fetchall()
+
+
+def address_cursor(connection: sqlite3.Connection, cluster_id: str) -> int:
+    """Return the offset in the network of the address given out last."""
+    (cursor,) = connection.execute(
+        "SELECT address_cursor FROM clusters WHERE id = ?", (cluster_id,)
+    ).fetchone()
+    return int(cursor)
+
+
+def set_address_cursor(connection: sqlite3.Connection, cluster_id: str, cursor: int) -> None:
+    """Note the offset in the network of the address given out last."""
+    connection.execute("UPDATE clusters SET address_cursor = ? WHERE id = ?", (cursor, cluster_id))
+
+
+def lighthouse_key(connection: sqlite3.Connection, cluster_id: str) -> bytes | None:
+    """Return the sealed private key of the box's own lighthouse, or None before one was wanted."""
+    row = connection.execute("SELECT lighthouse_key FROM clusters WHERE id = ?", (cluster_id,)).fetchone()
+    return None if row is None else row[0]
+
+
+def set_lighthouse_key(connection: sqlite3.Connection, cluster_id: str, box: bytes) -> None:
+    """Keep the sealed private key of the box's own lighthouse."""
+    connection.execute("UPDATE clusters SET lighthouse_key = ? WHERE id = ?", (box, cluster_id))
+
+
+def _raised(cursor: sqlite3.Cursor) -> int:
+    (version,) = cursor.fetchone()
+    return int(version)
+
+
+def _cluster(row: tuple[Any, ...]) -> Cluster:
+    return Cluster(
+        id=row[0],
+        tenant_id=row[1],
+        name=row[2],
+        network_cidr=row[3],
+        mode=row[4],
+        provide_lighthouse=bool(row[5]),
+        provide_relay=bool(row[6]),
+        lighthouse_port=row[7],
+        lighthouse_public_addresses=from_text(row[8]),
+        allowed_routes=from_text(row[9]),
+        certificate_lifetime_s=row[10],
+        supersede_grace_s=row[11],
+        policy=_decode_policy(row[12]),
+        version=row[13],
+        wide_version=row[14],
+        lighthouse_version=row[15],
+        node_count=row[16],
+        created_at=row[17],
+        updated_at=row[18],
+    )

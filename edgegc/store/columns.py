@@ -1,0 +1,36 @@
+"""How values stand in columns: lists as JSON text, addresses as numbers. Knows no table."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address
+
+import msgspec
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(tuple[str, ...]).decode
+
+
+def to_text(values: tuple[str, ...]) -> str:
+    """Return a list column's value."""
+    return _encode(values).decode() if values else "[]"
+
+
+def from_text(column: str) -> tuple[str, ...]:
+    """Return what a list column holds."""
+    return () if column == "[]" else _decode(column)
+
+
+def to_number(address: str | None) -> int | None:
+    """Return an address column's value."""
+    return None if address is None else int(IPv4Address(address))
+
+
+def from_number(column: int | None) -> str | None:
+    """Return the address that an address column holds."""
+    return None if column is None else dotted(column)
+
+
+def dotted(column: int) -> str:
+    """Return the address that a column which is never NULL holds."""
+    # A fifth of the time that str(IPv4Address(column)) takes, in lists of hundreds of nodes.
+    return f"{column >> 24}.{column >> 16 & 255}.{column >> 8 & 255}.{column & 255}"

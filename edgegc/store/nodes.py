@@ -1,0 +1,312 @@
+"""Rows of ``nodes``, read with their routes and current certificate in one query. Plain functions of a connection.
+
+Knows no rule: who may have which name or address, and what a change bumps, is decided in ``control/``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from edgegc.model.event import NodeChanged
+from edgegc.model.node import Node
+from edgegc.store import certificates
+from edgegc.store.columns import from_number, from_text, to_number, to_text
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterable
+
+_OWN = (
+    "id, cluster_id, name, role, overlay_ip, mtu, groups, listen_port, is_lighthouse, is_relay, public_addresses,"
+    " own_version, enrolment_key_id, enrolled_at, token_used_at, last_seen_at, applied_version, reported_state,"
+    " error, nebula_version, created_at, updated_at"
+)
+_OWN_COUNT = _OWN.count(",") + 1
+_SELECT = (
+    f"SELECT {', '.join('n.' + name for name in _OWN.split(', '))},"
+    " (SELECT json_group_array(cidr) FROM routes WHERE node_id = n.id),"
+    f" {', '.join('c.' + name for name in certificates.COLUMNS.split(', '))}"
+    " FROM nodes n LEFT JOIN certificates c ON c.node_id = n.id AND c.state = 'current'"
+)
+_ENTRY = (
+    "SELECT n.id, n.cluster_id, n.role, n.token_digest, n.own_version, c.id IS NOT NULL, n.token_used_at IS NOT NULL"
+    " FROM nodes n LEFT JOIN certificates c ON c.node_id = n.id AND c.state = 'current'"
+)
+
+
+class SelfReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What a node says of itself, as flushed from memory. ``last_seen_at`` in Unix seconds."""
+
+    node_id: str
+    last_seen_at: int | None
+    applied_version: int | None
+    reported_state: str | None
+    error: str | None
+    nebula_version: str | None
+
+
+def insert(connection: sqlite3.Connection, node: Node, *, token_digest: bytes) -> None:
+    """Add a node, without routes and certificate, and count it."""
+    connection.execute(
+        f"INSERT INTO nodes ({_OWN}, token_digest) VALUES ({', '.join('?' * (_OWN_COUNT + 1))})",
+        (
+            node.id,
+            node.cluster_id,
+            node.name,
+            node.role,
+            to_number(node.overlay_ip),
+            node.mtu,
+            to_text(node.groups),
+            node.listen_port,
+            node.is_lighthouse,
+            node.is_relay,
+            to_text(node.public_addresses),
+            node.own_version,
+            node.enrolment_key_id,
+            node.enrolled_at,
+            node.token_used_at,
+            node.last_seen_at,
+            node.applied_version,
+            node.reported_state,
+            node.error,
+            node.nebula_version,
+            node.created_at,
+            node.updated_at,
+            token_digest,
+        ),
+    )
+    connection.execute("UPDATE clusters SET node_count = node_count + 1 WHERE id = ?", (node.cluster_id,))
+
+
+def get(connection: sqlite3.Connection, node_id: str) -> Node | None:
+    """Return a node, or None."""
+    row = connection.execute(f"{_SELECT} WHERE n.id = ?", (node_id,)).fetchone()
+    return None if row is None else _node(row)
+
+
+def find(connection: sqlite3.Connection, cluster_id: str, name: str) -> Node | None:
+    """Return the node of a name, or None."""
+    row = connection.execute(
+        f"{_SELECT} WHERE n.cluster_id = ? AND n.name = ?", (cluster_id, name)
+    ).fetchone()
+    return None if row is None else _node(row)
+
+
+def get_many(connection: sqlite3.Connection, node_ids: Iterable[str]) -> dict[str, Node]:
+    """Return those of some nodes that exist, by id."""
+    wanted = msgspec.json.encode(list(node_ids)).decode()
+    rows = connection.execute(f"{_SELECT} WHERE n.id IN (SELECT value FROM json_each(?))", (wanted,))
+    return {row[0]: _node(row) for row in rows}
+
+
+def name_taken(connection: sqlite3.Connection, cluster_id: str, name: str) -> bool:
+    """Whether the cluster has a node of that name."""
+    row = connection.execute(
+        "SELECT 1 FROM nodes WHERE cluster_id = ? AND name = ?", (cluster_id, name)
+    ).fetchone()
+    return row is not None
+
+
+def owner_of_address(connection: sqlite3.Connection, cluster_id: str, overlay_ip: int) -> str | None:
+    """Return the name of the node with an overlay address, or None."""
+    row = connection.execute(
+        "SELECT name FROM nodes WHERE cluster_id = ? AND overlay_ip = ?", (cluster_id, overlay_ip)
+    ).fetchone()
+    return None if row is None else str(row[0])
+
+
+def first_free_address(
+    connection: sqlite3.Connection, cluster_id: str, *, first: int, last: int
+) -> int | None:
+    """Return the lowest address from ``first`` to ``last`` that no node has, or None.
+
+    Walks the index from ``first`` only as far as addresses follow each other without a gap.
+    """
+    if first > last:
+        return None
+    taken = connection.execute(
+        "SELECT 1 FROM nodes WHERE cluster_id = ? AND overlay_ip = ?", (cluster_id, first)
+    ).fetchone()
+    if taken is None:
+        return first
+    row = connection.execute(
+        "SELECT n.overlay_ip + 1 FROM nodes n WHERE n.cluster_id = ?1 AND n.overlay_ip >= ?2 AND n.overlay_ip < ?3"
+        " AND NOT EXISTS (SELECT 1 FROM nodes m WHERE m.cluster_id = ?1 AND m.overlay_ip = n.overlay_ip + 1)"
+        " ORDER BY n.overlay_ip LIMIT 1",
+        (cluster_id, first, last),
+    ).fetchone()
+    return None if row is None else int(row[0])
+
+
+def update(connection: sqlite3.Connection, node: Node) -> None:
+    """Write everything of a node that its administrators can change."""
+    connection.execute(
+        "UPDATE nodes SET name = ?, role = ?, overlay_ip = ?, mtu = ?, groups = ?, listen_port = ?, is_lighthouse = ?,"
+        " is_relay = ?, public_addresses = ?, updated_at = ? WHERE id = ?",
+        (
+            node.name,
+            node.role,
+            to_number(node.overlay_ip),
+            node.mtu,
+            to_text(node.groups),
+            node.listen_port,
+            node.is_lighthouse,
+            node.is_relay,
+            to_text(node.public_addresses),
+            node.updated_at,
+            node.id,
+        ),
+    )
+
+
+def set_own_version(connection: sqlite3.Connection, node_id: str, version: int, *, at: int) -> None:
+    """Note the newest version that concerns the node alone."""
+    connection.execute(
+        "UPDATE nodes SET own_version = ?, own_version_at = ? WHERE id = ?", (version, at, node_id)
+    )
+
+
+def set_token(connection: sqlite3.Connection, node_id: str, *, token_digest: bytes) -> None:
+    """Replace a node's token; the new one has not been used."""
+    connection.execute(
+        "UPDATE nodes SET token_digest = ?, token_used_at = NULL WHERE id = ?", (token_digest, node_id)
+    )
+
+
+def mark_token_used(connection: sqlite3.Connection, node_id: str, *, token_digest: bytes, at: int) -> bool:
+    """Note the first use of a node's token; False when that token is not the node's any more."""
+    return (
+        connection.execute(
+            "UPDATE nodes SET token_used_at = COALESCE(token_used_at, ?), enrolled_at = COALESCE(enrolled_at, ?)"
+            " WHERE id = ? AND token_digest = ?",
+            (at, at, node_id, token_digest),
+        ).rowcount
+        == 1
+    )
+
+
+def delete(connection: sqlite3.Connection, node: Node) -> None:
+    """Delete a node with its routes and certificates; its blocklist rows stay."""
+    connection.execute("DELETE FROM nodes WHERE id = ?", (node.id,))
+    connection.execute("UPDATE clusters SET node_count = node_count - 1 WHERE id = ?", (node.cluster_id,))
+
+
+def topology(connection: sqlite3.Connection, cluster_id: str) -> tuple[Node, ...]:
+    """Return the nodes that are lighthouse or relay, by id."""
+    rows = connection.execute(
+        f"{_SELECT} WHERE n.cluster_id = ? AND (n.is_lighthouse = 1 OR n.is_relay = 1) ORDER BY n.id",
+        (cluster_id,),
+    )
+    return tuple(_node(row) for row in rows)
+
+
+def roll_entries(connection: sqlite3.Connection, node_ids: Iterable[str]) -> list[NodeChanged]:
+    """Return what the roll needs of those of some nodes that exist."""
+    wanted = tuple(node_ids)
+    if len(wanted) == 1:
+        rows = connection.execute(f"{_ENTRY} WHERE n.id = ?", wanted)
+    else:
+        rows = connection.execute(
+            f"{_ENTRY} WHERE n.id IN (SELECT value FROM json_each(?))",
+            (msgspec.json.encode(wanted).decode(),),
+        )
+    return [_entry(row) for row in rows]
+
+
+def all_roll_entries(connection: sqlite3.Connection) -> list[NodeChanged]:
+    """Return what the roll needs of every node."""
+    return [_entry(row) for row in connection.execute(_ENTRY)]
+
+
+def all_reports(connection: sqlite3.Connection) -> list[SelfReport]:
+    """Return what every node last said of itself, as far as it was flushed."""
+    rows = connection.execute(
+        "SELECT id, last_seen_at, applied_version, reported_state, error, nebula_version FROM nodes"
+    )
+    return [
+        SelfReport(
+            node_id=row[0],
+            last_seen_at=row[1],
+            applied_version=row[2],
+            reported_state=row[3],
+            error=row[4],
+            nebula_version=row[5],
+        )
+        for row in rows
+    ]
+
+
+def write_reports(connection: sqlite3.Connection, reports: Iterable[SelfReport]) -> None:
+    """Flush what nodes said of themselves; nodes that are gone are passed over."""
+    connection.executemany(
+        "UPDATE nodes SET last_seen_at = ?, applied_version = ?, reported_state = ?, error = ?, nebula_version = ?"
+        " WHERE id = ?",
+        [
+            (
+                report.last_seen_at,
+                report.applied_version,
+                report.reported_state,
+                report.error,
+                report.nebula_version,
+                report.node_id,
+            )
+            for report in reports
+        ],
+    )
+
+
+def versions(connection: sqlite3.Connection, cluster_id: str) -> list[tuple[str, str, int, int | None]]:
+    """Return id, name, own version and its time of every node of a cluster, by name."""
+    return connection.execute(
+        "SELECT id, name, own_version, own_version_at FROM nodes WHERE cluster_id = ? ORDER BY name",
+        (cluster_id,),
+    ).fetchall()
+
+
+def from_row(row: tuple[Any, ...]) -> Node:
+    """Return the node of a row of :data:`SELECT`."""
+    return _node(row)
+
+
+def _node(row: tuple[Any, ...]) -> Node:
+    certificate = row[_OWN_COUNT + 1 :]
+    return Node(
+        id=row[0],
+        cluster_id=row[1],
+        name=row[2],
+        role=row[3],
+        overlay_ip=from_number(row[4]),
+        mtu=row[5],
+        groups=from_text(row[6]),
+        listen_port=row[7],
+        is_lighthouse=bool(row[8]),
+        is_relay=bool(row[9]),
+        public_addresses=from_text(row[10]),
+        own_version=row[11],
+        enrolment_key_id=row[12],
+        enrolled_at=row[13],
+        token_used_at=row[14],
+        last_seen_at=row[15],
+        applied_version=row[16],
+        reported_state=row[17],
+        error=row[18],
+        nebula_version=row[19],
+        created_at=row[20],
+        updated_at=row[21],
+        routes=from_text(row[_OWN_COUNT]),
+        certificate=None if certificate[0] is None else certificates.from_row(certificate),
+    )
+
+
+def _entry(row: tuple[Any, ...]) -> NodeChanged:
+    return NodeChanged(
+        node_id=row[0],
+        cluster_id=row[1],
+        role=row[2],
+        token_digest=row[3],
+        own_version=row[4],
+        has_bundle=bool(row[5]),
+        token_used=bool(row[6]),
+    )
