@@ -31,6 +31,11 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     inbound: tuple[Rule, ...]
     outbound: tuple[Rule, ...]
 
+    @property
+    def names_hosts(self) -> bool:
+        """Whether any rule names a host, so that certificates' names matter (``any`` is no name)."""
+        return any(rule.host not in (None, "any") for rule in (*self.inbound, *self.outbound))
+
 
 ANY_TO_ANY = Policy(
     inbound=(Rule(port="any", proto="any", host="any"),),

@@ -1,0 +1,95 @@
+"""One write: its connection, time and caller, its audit row, and what the commit has to tell the rest of the daemon.
+
+A job is a function of a :class:`Write`. It runs in the writer's thread inside a savepoint, so it reads and changes
+rows, seals and signs, and touches nothing else. It knows no roll and no bus: those follow the events it leaves.
+"""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+import msgspec
+
+from edgegc.model.event import ClusterChanged, ClusterDeleted, Event, NodeDeleted
+from edgegc.store import audit, clusters, nodes
+
+if TYPE_CHECKING:
+    import sqlite3
+
+    from edgegc.model.credential import Caller
+    from edgegc.store.vault import Vault
+
+T = TypeVar("T")
+
+
+class Committed(msgspec.Struct, Generic[T], frozen=True):
+    """What a job gives back: its value, and the events to follow once it is committed."""
+
+    value: T
+    events: tuple[Event, ...]
+
+
+class Write:
+    """The context of one write. ``now`` in Unix seconds."""
+
+    def __init__(
+        self, connection: sqlite3.Connection, *, caller: Caller, now: int, vault: Vault
+    ) -> None:
+        self.connection = connection
+        self.caller = caller
+        self.now = now
+        self.vault = vault
+        self._nodes: dict[str, None] = {}
+        self._clusters: dict[str, None] = {}
+        self._events: list[Event] = []
+
+    def audit(self, action: str, target: str | None) -> None:
+        """Say what was done to what (a record's id): one row, in the same transaction."""
+        audit.insert(
+            self.connection,
+            at=self.now,
+            actor=f"{self.caller.kind}:{self.caller.id}",
+            action=action,
+            target=target,
+            request_id=self.caller.request_id,
+            source=self.caller.source,
+        )
+
+    def changed_node(self, node_id: str) -> None:
+        """Note that anything of a node was changed; its roll entry is read again at the end."""
+        self._nodes[node_id] = None
+
+    def changed_cluster(self, cluster_id: str) -> None:
+        """Note that settings of a cluster, or its wide or lighthouse version, were changed."""
+        self._clusters[cluster_id] = None
+
+    def deleted_node(self, node_id: str, cluster_id: str) -> None:
+        """Note that a node was deleted."""
+        self._nodes.pop(node_id, None)
+        self._events.append(NodeDeleted(node_id=node_id, cluster_id=cluster_id))
+
+    def deleted_cluster(self, cluster_id: str) -> None:
+        """Note that a cluster was deleted, with all that is in it."""
+        self._clusters.pop(cluster_id, None)
+        self._events.append(ClusterDeleted(cluster_id=cluster_id))
+
+    def emit(self, event: Event) -> None:
+        """Leave an event as it is."""
+        self._events.append(event)
+
+    def events(self) -> tuple[Event, ...]:
+        """Return what the commit has to tell. Versions are read here, so that they are always the committed ones."""
+        changed: list[Event] = []
+        for cluster_id in self._clusters:
+            wide_version = clusters.wide_version(self.connection, cluster_id)
+            if wide_version is not None:
+                changed.append(ClusterChanged(cluster_id=cluster_id, wide_version=wide_version))
+        if self._nodes:
+            changed.extend(nodes.roll_entries(self.connection, self._nodes))
+        return (*self._events, *changed)
+
+
+def new_id() -> str:
+    """Return the id of a new record."""
+    return str(uuid.uuid4())
