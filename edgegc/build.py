@@ -26,3 +26,16 @@ def describe() -> dict[str, str]:
         "python": platform.python_version(),
         "platform": f"{platform.system().lower()}-{platform.machine()}",
     }
+
+
+EARLIEST = 1_763_856_000
+"""2025-11-23: no box runs this before, whatever its clock says. Where the build wrote no time of its own."""
+
+
+@functools.cache
+def built_at() -> int:
+    """Return when this was built, in Unix seconds, as ``packaging/build`` wrote it; an early bound in a source tree."""
+    try:
+        return int((files("edgegc") / "BUILT_AT").read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return EARLIEST

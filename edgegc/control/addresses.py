@@ -16,6 +16,8 @@ from urllib.parse import urlsplit
 from edgegc.errors import Invalid
 from edgegc.model.manifest import Server
 
+Address = IPv4Address | IPv6Address
+
 MIN_PREFIX, MAX_PREFIX = 8, 30
 """A /30 holds the box's lighthouse and one node; nothing wider than a /8 is anybody's own network."""
 
@@ -93,7 +95,7 @@ def public_addresses(texts: Sequence[str], overlay: IPv4Network, *, field: str) 
     return found
 
 
-def host_of(public_address: str) -> IPv4Address | IPv6Address:
+def host_of(public_address: str) -> Address:
     """Return the address of a public address in the form that :func:`public_addresses` returns."""
     return ip_address(public_address.rpartition(":")[0].strip("[]"))
 
@@ -103,9 +105,9 @@ def port_of(public_address: str) -> int:
     return int(public_address.rpartition(":")[2])
 
 
-def server_hosts(servers: Iterable[Server]) -> dict[IPv4Address | IPv6Address, str]:
+def server_hosts(servers: Iterable[Server]) -> dict[Address, str]:
     """Return the servers' addresses, as far as their URLs name any, each with how to call it in a sentence."""
-    hosts: dict[IPv4Address | IPv6Address, str] = {}
+    hosts: dict[Address, str] = {}
     for server in servers:
         try:
             hosts[ip_address(urlsplit(server.url).hostname or "")] = f"the server {server.url}"
@@ -115,7 +117,7 @@ def server_hosts(servers: Iterable[Server]) -> dict[IPv4Address | IPv6Address, s
 
 
 def routes(
-    texts: Sequence[str], overlay: IPv4Network, *, outside: dict[IPv4Address | IPv6Address, str]
+    texts: Sequence[str], overlay: IPv4Network, *, outside: dict[Address, str]
 ) -> tuple[IPv4Network, ...]:
     """Read a node's routes, in order of address.
 

@@ -1,30 +1,203 @@
-"""Clusters: networks with their authorities, settings and versions. Operator only."""
+"""Clusters: networks with their authority, settings and versions. Operator only."""
 
 from __future__ import annotations
 
+from ipaddress import IPv4Network
 from typing import TYPE_CHECKING
 
+import msgspec
+from msgspec import UNSET
+
+from edgegc.control import addresses, signing, topology
+from edgegc.control.credentials import operator_only
+from edgegc.control.versions import bump
+from edgegc.control.views import cluster_view
+from edgegc.control.write import new_id
+from edgegc.errors import Conflict, Invalid, NotFound
+from edgegc.model.cluster import Cluster
+from edgegc.model.message import ClusterList
+from edgegc.model.policy import ANY_TO_ANY
+from edgegc.model.version import scope_of_cluster_change
+from edgegc.store import authorities, certificates, clusters, tenants
+
 if TYPE_CHECKING:
+    import sqlite3
+
     from edgegc.control.control import Control
+    from edgegc.control.write import Write
+    from edgegc.model.cluster import Authority
     from edgegc.model.credential import Caller
-    from edgegc.model.message import ClusterCreate, ClusterList, ClusterUpdate, ClusterView
+    from edgegc.model.message import ClusterCreate, ClusterUpdate, ClusterView
+
+FIRST_VERSION = 1
+"""A new cluster's version; 0 means that there is nothing yet."""
 
 
 async def create(control: Control, caller: Caller, request: ClusterCreate) -> ClusterView:
-    """Make a cluster with its authority and signer."""
-    raise NotImplementedError
+    """Make a cluster with its authority, its bundle signer and, when it is wanted, its lighthouse.
+
+    Invalid names the field, Conflict for a name or a lighthouse port that is taken, Unavailable while the clock is
+    wrong.
+    """
+    operator_only(caller)
+    if request.mode == "uploaded":
+        raise Invalid("mode: 'uploaded' is not supported by this version of edgegc; use 'managed'")
+    network = addresses.overlay_network(request.network_cidr)
+    public_addresses = addresses.public_addresses(
+        request.lighthouse_public_addresses, network, field="lighthouse_public_addresses"
+    )
+    allowed = addresses.allowed_routes(request.allowed_routes)
+    port_in_use = request.provide_lighthouse and control.udp_port_in_use(request.lighthouse_port)
+
+    def job(write: Write) -> tuple[Cluster, Authority]:
+        connection = write.connection
+        if tenants.get(connection, request.tenant_id) is None:
+            raise NotFound(f"tenant_id: there is no tenant {request.tenant_id!r}")
+        _check_name(connection, request.tenant_id, request.name)
+        if request.provide_lighthouse:
+            _check_port(connection, request.lighthouse_port, cluster_id=None, in_use=port_in_use)
+        cluster = Cluster(
+            id=new_id(),
+            tenant_id=request.tenant_id,
+            name=request.name,
+            network_cidr=str(network),
+            mode=request.mode,
+            provide_lighthouse=request.provide_lighthouse,
+            provide_relay=request.provide_relay,
+            lighthouse_port=request.lighthouse_port,
+            lighthouse_public_addresses=public_addresses,
+            allowed_routes=allowed,
+            certificate_lifetime_s=request.certificate_lifetime_s,
+            supersede_grace_s=request.supersede_grace_s,
+            policy=ANY_TO_ANY,
+            version=FIRST_VERSION,
+            wide_version=FIRST_VERSION,
+            lighthouse_version=0,
+            node_count=0,
+            created_at=write.now,
+            updated_at=write.now,
+        )
+        clusters.insert(connection, cluster, address_cursor=addresses.LIGHTHOUSE_OFFSET)
+        authority = signing.make_authority(write, cluster)
+        signing.make_signer(write, cluster.id)
+        if cluster.provide_lighthouse:
+            signing.certify_box(write, cluster)
+        write.changed_cluster(cluster.id)
+        write.audit("cluster.create", cluster.id)
+        return cluster, authority
+
+    return cluster_view(*await control.write(caller, job))
 
 
 async def list_(control: Control, caller: Caller) -> ClusterList:
     """Return all clusters by name."""
-    raise NotImplementedError
+    operator_only(caller)
+
+    def job(connection: sqlite3.Connection) -> ClusterList:
+        active = authorities.active_authorities(connection)
+        return ClusterList(
+            clusters=tuple(
+                cluster_view(cluster, active.get(cluster.id)) for cluster in clusters.all_(connection)
+            )
+        )
+
+    return await control.database.read(job)
 
 
 async def get(control: Control, caller: Caller, cluster_id: str) -> ClusterView:
     """Return a cluster. NotFound."""
-    raise NotImplementedError
+    operator_only(caller)
+
+    def job(connection: sqlite3.Connection) -> ClusterView:
+        return cluster_view(_get(connection, cluster_id), _authority(connection, cluster_id))
+
+    return await control.database.read(job)
 
 
-async def update(control: Control, caller: Caller, cluster_id: str, request: ClusterUpdate) -> ClusterView:
-    """Change settings of a cluster. NotFound, Conflict, Invalid."""
-    raise NotImplementedError
+async def update(
+    control: Control, caller: Caller, cluster_id: str, request: ClusterUpdate
+) -> ClusterView:
+    """Change settings of a cluster. NotFound, Conflict, Invalid; Unavailable while the clock is wrong."""
+    operator_only(caller)
+    changes = {
+        name: value for name, value in msgspec.structs.asdict(request).items() if value is not UNSET
+    }
+    if "allowed_routes" in changes:
+        changes["allowed_routes"] = addresses.allowed_routes(changes["allowed_routes"])
+    present = await control.database.read(lambda connection: _get(connection, cluster_id))
+    port_in_use = _takes_port(control, present, msgspec.structs.replace(present, **changes))
+
+    def job(write: Write) -> ClusterView:
+        before = _get(write.connection, cluster_id)
+        after = msgspec.structs.replace(before, **changes)
+        network = IPv4Network(before.network_cidr)
+        after = msgspec.structs.replace(
+            after,
+            lighthouse_public_addresses=addresses.public_addresses(
+                after.lighthouse_public_addresses, network, field="lighthouse_public_addresses"
+            ),
+        )
+        if after != before:
+            after = _change(write, before, after, port_in_use=port_in_use)
+        return cluster_view(after, _authority(write.connection, cluster_id))
+
+    return await control.write(caller, job)
+
+
+def _takes_port(control: Control, before: Cluster, after: Cluster) -> bool:
+    """Whether a change makes the lighthouse take a UDP port that another program has."""
+    if not after.provide_lighthouse:
+        return False
+    if before.provide_lighthouse and before.lighthouse_port == after.lighthouse_port:
+        return False
+    status = control.lighthouses.get(after.id)
+    if status is not None and status.port == after.lighthouse_port:
+        # Our own lighthouse, on its way out: the test would find only that.
+        return False
+    return control.udp_port_in_use(after.lighthouse_port)
+
+
+def _change(write: Write, before: Cluster, after: Cluster, *, port_in_use: bool) -> Cluster:
+    if after.name != before.name:
+        _check_name(write.connection, after.tenant_id, after.name)
+    if after.lighthouse_public_addresses != before.lighthouse_public_addresses:
+        topology.check_public_addresses(
+            write, after.id, after.lighthouse_public_addresses, field="lighthouse_public_addresses"
+        )
+    if after.provide_lighthouse:
+        _check_port(write.connection, after.lighthouse_port, cluster_id=after.id, in_use=port_in_use)
+    after = msgspec.structs.replace(after, updated_at=write.now)
+    clusters.update_settings(write.connection, after)
+    if after.provide_lighthouse and certificates.current_of_box(write.connection, after.id) is None:
+        signing.certify_box(write, after)
+    write.changed_cluster(after.id)
+    write.audit("cluster.update", after.id)
+    bump(write, scope_of_cluster_change(before, after), cluster_id=after.id)
+    return _get(write.connection, after.id)
+
+
+def _get(connection: sqlite3.Connection, cluster_id: str) -> Cluster:
+    cluster = clusters.get(connection, cluster_id)
+    if cluster is None:
+        raise NotFound("no such cluster")
+    return cluster
+
+
+def _authority(connection: sqlite3.Connection, cluster_id: str) -> Authority | None:
+    found = authorities.active_authority(connection, cluster_id)
+    return None if found is None else found[0]
+
+
+def _check_name(connection: sqlite3.Connection, tenant_id: str, name: str) -> None:
+    if clusters.name_taken(connection, tenant_id, name):
+        raise Conflict(f"a cluster named {name!r} already exists")
+
+
+def _check_port(
+    connection: sqlite3.Connection, port: int, *, cluster_id: str | None, in_use: bool
+) -> None:
+    owner = clusters.lighthouse_on_port(connection, port)
+    if owner is not None and owner[0] != cluster_id:
+        raise Conflict(f"lighthouse_port: the lighthouse of the cluster {owner[1]!r} has the port {port}")
+    if in_use:
+        raise Conflict(f"lighthouse_port: another program on this box has the UDP port {port}")

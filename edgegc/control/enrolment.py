@@ -1,32 +1,187 @@
-"""Enrolment: keys, and machines becoming nodes with them."""
+"""Enrolment: keys, and machines that become nodes with them."""
 
 from __future__ import annotations
 
+import base64
 from typing import TYPE_CHECKING
+
+import msgspec
+
+from edgegc.control import node_creation
+from edgegc.control.credentials import KEY, NODE, cluster_of, mint, require
+from edgegc.control.nodes import public_key_of
+from edgegc.control.views import key_view, overlay_cidr
+from edgegc.control.write import new_id
+from edgegc.errors import Conflict, Forbidden, NotFound, Unauthorized
+from edgegc.model.credential import EnrolmentKey
+from edgegc.model.message import DEFAULT_MTU, Enrolled, EnrolmentKeyList
+from edgegc.store import authorities, clusters, enrolment_keys, nodes
 
 if TYPE_CHECKING:
     from edgegc.control.control import Control
+    from edgegc.control.write import Write
+    from edgegc.model.cluster import Cluster, Signer
     from edgegc.model.credential import Caller
-    from edgegc.model.message import Enroll, Enrolled, EnrolmentKeyCreate, EnrolmentKeyList, EnrolmentKeyView
+    from edgegc.model.message import Enroll, EnrolmentKeyCreate, EnrolmentKeyView
+    from edgegc.model.node import Node
+
+REPEATABLE_S = 3600
+"""An enrolment whose answer was lost can be repeated this long; after that the name is somebody else's."""
+
+
+class _Outcome(msgspec.Struct, frozen=True):
+    node: Node
+    cluster: Cluster
+    signers: tuple[Signer, ...]
+    token: str
 
 
 async def create_key(
     control: Control, caller: Caller, cluster_id: str | None, request: EnrolmentKeyCreate
 ) -> EnrolmentKeyView:
     """Make an enrolment key; the view carries it once."""
-    raise NotImplementedError
+    found = cluster_of(control, caller, cluster_id)
+    node_creation.check_groups(request.groups)
+    key_id = new_id()
+    text = mint(KEY, key_id)
+    digest = control.vault.token_digest(text)
+
+    def job(write: Write) -> EnrolmentKey:
+        if clusters.get(write.connection, found) is None:
+            raise NotFound("no such cluster")
+        key = EnrolmentKey(
+            id=key_id,
+            cluster_id=found,
+            label=request.label,
+            uses=request.uses,
+            used=0,
+            groups=request.groups,
+            expires_at=write.now + request.expires_in_s,
+            revoked_at=None,
+            created_at=write.now,
+        )
+        enrolment_keys.insert(write.connection, key, digest=digest)
+        write.audit("enrolment_key.create", key.id)
+        return key
+
+    return key_view(await control.write(caller, job), text=text)
 
 
 async def list_keys(control: Control, caller: Caller, cluster_id: str | None) -> EnrolmentKeyList:
     """Return the cluster's keys that are not revoked, newest first."""
-    raise NotImplementedError
+    found = cluster_of(control, caller, cluster_id, "read")
+    keys = await control.database.read(lambda connection: enrolment_keys.usable(connection, found))
+    return EnrolmentKeyList(enrollment_keys=tuple(key_view(key) for key in keys))
 
 
 async def revoke_key(control: Control, caller: Caller, key_id: str) -> None:
-    """Revoke a key. NotFound."""
-    raise NotImplementedError
+    """Revoke a key; nodes that enrolled with it stay. NotFound."""
+
+    def job(write: Write) -> None:
+        stored = enrolment_keys.get(write.connection, key_id)
+        key = None if stored is None or stored[0].revoked_at is not None else stored[0]
+        require(control, caller, None if key is None else key.cluster_id, "admin", what="enrolment key")
+        enrolment_keys.revoke(write.connection, key_id, at=write.now)
+        write.audit("enrolment_key.revoke", key_id)
+
+    await control.write(caller, job)
 
 
 async def enroll(control: Control, caller: Caller, request: Enroll) -> Enrolled:
-    """Make a node of the machine that holds the caller's enrolment key."""
-    raise NotImplementedError
+    """Make a node of the machine that holds the caller's enrolment key.
+
+    Unauthorized: the key is spent, expired or revoked. Conflict: the name is taken, no address is free. Invalid; and
+    Unavailable while the clock is wrong. One enrolment may be repeated: see :func:`_repeats`.
+    """
+    if caller.kind != "enrolment_key":
+        raise Forbidden("enrolling takes an enrolment key")
+    public_key = public_key_of(request.public_key)
+    new_node_id = new_id()
+
+    def job(write: Write) -> _Outcome:
+        key = _usable_key(write, caller.id)
+        cluster = clusters.get(write.connection, key.cluster_id)
+        if cluster is None:
+            raise Unauthorized("enrolment key of a cluster that is gone")
+        node = nodes.find(write.connection, cluster.id, request.name)
+        repeated = node is not None and _repeats(write, node, key, public_key)
+        if not repeated and key.uses is not None and key.used >= key.uses:
+            raise Unauthorized("enrolment key that is spent")
+        token = mint(NODE, node.id if node is not None and repeated else new_node_id)
+        token_digest = control.vault.token_digest(token)
+        if node is not None and repeated:
+            nodes.set_token(write.connection, node.id, token_digest=token_digest)
+            write.changed_node(node.id)
+        elif node is not None:
+            raise Conflict(f"a node named {request.name!r} already exists")
+        else:
+            enrolment_keys.count_use(write.connection, key.id)
+            node = node_creation.create(
+                write,
+                cluster,
+                _wanted(write, key, request, public_key),
+                node_id=new_node_id,
+                token_digest=token_digest,
+            )
+        write.audit("node.enroll", node.id)
+        return _Outcome(node, cluster, authorities.signers(write.connection, cluster.id), token)
+
+    outcome = await control.write(caller, job)
+    if request.nebula_version is not None:
+        control.fleet.runs_nebula(outcome.node.id, request.nebula_version)
+    return Enrolled(
+        node_id=outcome.node.id,
+        node_token=outcome.token,
+        tenant_id=outcome.cluster.tenant_id,
+        cluster_id=outcome.cluster.id,
+        cluster_name=outcome.cluster.name,
+        overlay_ip=overlay_cidr(outcome.node.overlay_ip, outcome.cluster.network_cidr),
+        version=control.roll.effective(outcome.node.id),
+        signers=tuple(base64.b64encode(signer.public_key).decode() for signer in outcome.signers),
+        servers=control.servers,
+    )
+
+
+def _usable_key(write: Write, key_id: str) -> EnrolmentKey:
+    stored = enrolment_keys.get(write.connection, key_id)
+    if stored is None:
+        raise Unauthorized("enrolment key that does not exist")
+    key, _ = stored
+    if key.revoked_at is not None:
+        raise Unauthorized("enrolment key that was revoked")
+    if key.expires_at <= write.now:
+        raise Unauthorized("enrolment key that has expired")
+    return key
+
+
+def _repeats(write: Write, node: Node, key: EnrolmentKey, public_key: bytes) -> bool:
+    """Whether this is the same machine again, whose first answer was lost on the way.
+
+    Only who holds both the same enrolment key and the same private key can be that machine, and only as long as nobody
+    has used the token of the first answer.
+    """
+    return (
+        node.enrolment_key_id == key.id
+        and node.certificate is not None
+        and node.certificate.public_key == public_key
+        and node.role == "member"
+        and node.token_used_at is None
+        and 0 <= write.now - node.created_at < REPEATABLE_S
+    )
+
+
+def _wanted(
+    write: Write, key: EnrolmentKey, request: Enroll, public_key: bytes
+) -> node_creation.Wanted:
+    return node_creation.Wanted(
+        name=request.name,
+        role="member",
+        mtu=DEFAULT_MTU if request.mtu is None else request.mtu,
+        groups=key.groups,
+        overlay_ip=None,
+        listen_port=None,
+        public_key=public_key,
+        enrolment_key_id=key.id,
+        enrolled_at=write.now,
+        nebula_version=request.nebula_version,
+    )

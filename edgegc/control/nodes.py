@@ -1,74 +1,259 @@
-"""Nodes."""
+"""Nodes: create, read, change, delete, and their duties (lighthouse, relay, routes).
+
+Knows no rule of versions: every change goes through ``node_changes``. Lists are in ``node_lists.py``.
+"""
 
 from __future__ import annotations
 
+from ipaddress import IPv4Network
 from typing import TYPE_CHECKING
 
+import msgspec
+from msgspec import UNSET
+
+from edgegc.control import addresses, allocation, node_changes, node_creation, topology
+from edgegc.control.credentials import NODE, mint, require
+from edgegc.control.credentials import cluster_of as cluster_of_caller
+from edgegc.control.node_lists import list_
+from edgegc.control.versions import bump_cluster
+from edgegc.control.views import node_view
+from edgegc.control.write import new_id
+from edgegc.errors import Conflict, Invalid, NotFound
+from edgegc.model.message import NodeToken
+from edgegc.nebula import keys
+from edgegc.store import certificates, clusters, nodes
+
 if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Callable
+
     from edgegc.control.control import Control
+    from edgegc.control.credentials import Need
+    from edgegc.control.write import Write
+    from edgegc.model.cluster import Cluster
     from edgegc.model.credential import Caller
-    from edgegc.model.message import (
-        LighthouseSet,
-        NodeCreate,
-        NodePage,
-        NodeQuery,
-        NodeToken,
-        NodeUpdate,
-        NodeView,
-        Routes,
-    )
+    from edgegc.model.message import LighthouseSet, NodeCreate, NodeUpdate, NodeView, Routes
+    from edgegc.model.node import Node
+
+__all__ = [
+    "create",
+    "delete",
+    "get",
+    "list_",
+    "rotate_token",
+    "set_lighthouse",
+    "set_relay",
+    "set_routes",
+    "unset_lighthouse",
+    "unset_relay",
+    "update",
+]
 
 
-async def create(control: Control, caller: Caller, cluster_id: str | None, request: NodeCreate) -> NodeView:
-    """Make a node; the view carries its token."""
-    raise NotImplementedError
+async def create(
+    control: Control, caller: Caller, cluster_id: str | None, request: NodeCreate
+) -> NodeView:
+    """Make a node; the view carries its token, once. Invalid, Conflict, Unavailable while the clock is wrong."""
+    found = cluster_of_caller(control, caller, cluster_id)
+    public_key = None if request.public_key is None else public_key_of(request.public_key)
+    node_id = new_id()
+    token = mint(NODE, node_id)
+    token_digest = control.vault.token_digest(token)
 
+    def job(write: Write) -> tuple[Node, Cluster]:
+        cluster = _cluster(write.connection, found)
+        wanted = node_creation.Wanted(
+            name=request.name,
+            role=request.role,
+            mtu=request.mtu,
+            groups=request.groups,
+            overlay_ip=request.overlay_ip,
+            listen_port=request.listen_port,
+            public_key=public_key,
+        )
+        node = node_creation.create(write, cluster, wanted, node_id=node_id, token_digest=token_digest)
+        write.audit("node.create", node.id)
+        return node, cluster
 
-async def list_(control: Control, caller: Caller, cluster_id: str | None, query: NodeQuery) -> NodePage:
-    """Return a page of the cluster's nodes."""
-    raise NotImplementedError
+    node, cluster = await control.write(caller, job)
+    return node_view(control, node, network_cidr=cluster.network_cidr, token=token)
 
 
 async def get(control: Control, caller: Caller, node_id: str) -> NodeView:
     """Return a node. NotFound."""
-    raise NotImplementedError
+    _authorise(control, caller, node_id, "read")
+    node, cluster = await control.database.read(lambda connection: _get(connection, node_id))
+    return node_view(control, node, network_cidr=cluster.network_cidr)
 
 
 async def update(control: Control, caller: Caller, node_id: str, request: NodeUpdate) -> NodeView:
-    """Change a node. NotFound, Conflict, Invalid."""
-    raise NotImplementedError
+    """Change a node. NotFound, Conflict, Invalid; Unavailable while the clock is wrong."""
+    changes = {
+        name: value for name, value in msgspec.structs.asdict(request).items() if value is not UNSET
+    }
+
+    def edit(write: Write, cluster: Cluster, node: Node) -> Node:
+        wanted = dict(changes)
+        if "name" in wanted and wanted["name"] != node.name:
+            if nodes.name_taken(write.connection, cluster.id, wanted["name"]):
+                raise Conflict(f"a node named {wanted['name']!r} already exists")
+        if "groups" in wanted:
+            node_creation.check_groups(wanted["groups"])
+        if "overlay_ip" in wanted:
+            asked = addresses.overlay_address(wanted["overlay_ip"], IPv4Network(cluster.network_cidr))
+            wanted["overlay_ip"] = str(asked)
+            if str(asked) != node.overlay_ip:
+                allocation.claim(write, cluster, str(asked))
+        if node.is_lighthouse and wanted.get("listen_port", node.listen_port) is None:
+            raise Conflict("listen_port: a lighthouse needs a fixed port; unset it as lighthouse first")
+        return msgspec.structs.replace(node, **wanted)
+
+    return await _change(control, caller, node_id, "node.update", edit)
 
 
 async def delete(control: Control, caller: Caller, node_id: str) -> None:
-    """Delete a node; revokes its certificates and token."""
-    raise NotImplementedError
+    """Delete a node: its token stops at once, its certificates go on the blocklist. NotFound."""
+    _authorise(control, caller, node_id, "admin")
+
+    def job(write: Write) -> None:
+        node, cluster = _get(write.connection, node_id)
+        revoked = certificates.revoke_all(write.connection, node.id, now=write.now)
+        nodes.delete(write.connection, node)
+        write.deleted_node(node.id, cluster.id)
+        if revoked or node.is_lighthouse or node.is_relay or node.routes:
+            bump_cluster(write, cluster.id)
+        write.audit("node.delete", node.id)
+
+    await control.write(caller, job)
 
 
 async def rotate_token(control: Control, caller: Caller, node_id: str) -> NodeToken:
-    """Replace a node's token; the old one stops at once."""
-    raise NotImplementedError
+    """Replace a node's token; the old one stops at once. NotFound."""
+    _authorise(control, caller, node_id, "admin")
+    token = mint(NODE, node_id)
+    token_digest = control.vault.token_digest(token)
+
+    def job(write: Write) -> None:
+        _get(write.connection, node_id)
+        nodes.set_token(write.connection, node_id, token_digest=token_digest)
+        write.changed_node(node_id)
+        write.audit("node.token", node_id)
+
+    await control.write(caller, job)
+    return NodeToken(node_token=token)
 
 
-async def set_lighthouse(control: Control, caller: Caller, node_id: str, request: LighthouseSet) -> NodeView:
-    """Make a node a lighthouse, or change its public addresses."""
-    raise NotImplementedError
+async def set_lighthouse(
+    control: Control, caller: Caller, node_id: str, request: LighthouseSet
+) -> NodeView:
+    """Make a node a lighthouse, or change its public addresses. NotFound, Invalid, Conflict.
+
+    Its ``listen_port`` becomes that of the first address, unless it was set to something else.
+    """
+
+    def edit(write: Write, cluster: Cluster, node: Node) -> Node:
+        public_addresses = addresses.public_addresses(
+            request.public_addresses, IPv4Network(cluster.network_cidr), field="public_addresses"
+        )
+        if public_addresses != node.public_addresses:
+            topology.check_public_addresses(
+                write, cluster.id, public_addresses, field="public_addresses"
+            )
+        listen_port = node.listen_port
+        followed = addresses.port_of(node.public_addresses[0]) if node.public_addresses else None
+        if listen_port in (None, followed):
+            listen_port = addresses.port_of(public_addresses[0])
+        return msgspec.structs.replace(
+            node, is_lighthouse=True, public_addresses=public_addresses, listen_port=listen_port
+        )
+
+    return await _change(control, caller, node_id, "node.lighthouse.set", edit)
 
 
 async def unset_lighthouse(control: Control, caller: Caller, node_id: str) -> NodeView:
-    """Make a node an ordinary one again."""
-    raise NotImplementedError
+    """Make a node an ordinary one again; its port stays. NotFound."""
+
+    def edit(write: Write, cluster: Cluster, node: Node) -> Node:
+        return msgspec.structs.replace(node, is_lighthouse=False, public_addresses=())
+
+    return await _change(control, caller, node_id, "node.lighthouse.unset", edit)
 
 
 async def set_relay(control: Control, caller: Caller, node_id: str) -> NodeView:
-    """Make a node a relay."""
-    raise NotImplementedError
+    """Make a node a relay. NotFound."""
+
+    def edit(write: Write, cluster: Cluster, node: Node) -> Node:
+        return msgspec.structs.replace(node, is_relay=True)
+
+    return await _change(control, caller, node_id, "node.relay.set", edit)
 
 
 async def unset_relay(control: Control, caller: Caller, node_id: str) -> NodeView:
-    """Make a node no relay any more."""
-    raise NotImplementedError
+    """Make a node no relay any more. NotFound."""
+
+    def edit(write: Write, cluster: Cluster, node: Node) -> Node:
+        return msgspec.structs.replace(node, is_relay=False)
+
+    return await _change(control, caller, node_id, "node.relay.unset", edit)
 
 
 async def set_routes(control: Control, caller: Caller, node_id: str, request: Routes) -> NodeView:
-    """Set any node's routes, without the allowed_routes limit."""
-    raise NotImplementedError
+    """Set any node's routes, without the ``allowed_routes`` limit. NotFound, Invalid, Conflict."""
+    _authorise(control, caller, node_id, "admin")
+
+    def job(write: Write) -> tuple[Node, Cluster]:
+        _, cluster = _get(write.connection, node_id)
+        node = topology.set_routes(
+            write, node_id, request.routes, servers=control.servers, limited=False
+        )
+        return node, cluster
+
+    node, cluster = await control.write(caller, job)
+    return node_view(control, node, network_cidr=cluster.network_cidr)
+
+
+def public_key_of(pem: str) -> bytes:
+    """Return the raw key of a request's ``public_key``. Invalid."""
+    try:
+        return keys.parse_x25519_public(pem)
+    except Invalid as error:
+        raise Invalid(f"public_key: {error.message}") from None
+
+
+async def _change(
+    control: Control,
+    caller: Caller,
+    node_id: str,
+    action: str,
+    edit: Callable[[Write, Cluster, Node], Node],
+) -> NodeView:
+    _authorise(control, caller, node_id, "admin")
+
+    def job(write: Write) -> tuple[Node, Cluster]:
+        before, cluster = _get(write.connection, node_id)
+        after = edit(write, cluster, before)
+        if after != before:
+            write.audit(action, node_id)
+        return node_changes.change(write, cluster, before, after), cluster
+
+    node, cluster = await control.write(caller, job)
+    return node_view(control, node, network_cidr=cluster.network_cidr)
+
+
+def _authorise(control: Control, caller: Caller, node_id: str, need: Need) -> None:
+    entry = control.roll.entry(node_id)
+    require(control, caller, None if entry is None else entry.cluster_id, need, what="node")
+
+
+def _get(connection: sqlite3.Connection, node_id: str) -> tuple[Node, Cluster]:
+    node = nodes.get(connection, node_id)
+    if node is None:
+        raise NotFound("no such node")
+    return node, _cluster(connection, node.cluster_id)
+
+
+def _cluster(connection: sqlite3.Connection, cluster_id: str) -> Cluster:
+    cluster = clusters.get(connection, cluster_id)
+    if cluster is None:
+        raise NotFound("no such cluster")
+    return cluster

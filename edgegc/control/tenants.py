@@ -4,27 +4,78 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
+from msgspec import UNSET
+
+from edgegc.control.credentials import operator_only
+from edgegc.control.views import tenant_view
+from edgegc.control.write import new_id
+from edgegc.errors import Conflict, NotFound
+from edgegc.model.message import TenantList
+from edgegc.model.tenant import Tenant
+from edgegc.store import tenants
+
 if TYPE_CHECKING:
+    import sqlite3
+
     from edgegc.control.control import Control
+    from edgegc.control.write import Write
     from edgegc.model.credential import Caller
-    from edgegc.model.message import TenantCreate, TenantList, TenantUpdate, TenantView
+    from edgegc.model.message import TenantCreate, TenantUpdate, TenantView
 
 
 async def create(control: Control, caller: Caller, request: TenantCreate) -> TenantView:
     """Make a tenant. Conflict when the name is taken."""
-    raise NotImplementedError
+    operator_only(caller)
+
+    def job(write: Write) -> Tenant:
+        _check_name(write.connection, request.name)
+        tenant = Tenant(id=new_id(), name=request.name, created_at=write.now)
+        tenants.insert(write.connection, tenant)
+        write.audit("tenant.create", tenant.id)
+        return tenant
+
+    return tenant_view(await control.write(caller, job))
 
 
 async def list_(control: Control, caller: Caller) -> TenantList:
     """Return all tenants by name."""
-    raise NotImplementedError
+    operator_only(caller)
+    found = await control.database.read(tenants.all_)
+    return TenantList(tenants=tuple(tenant_view(tenant) for tenant in found))
 
 
 async def get(control: Control, caller: Caller, tenant_id: str) -> TenantView:
     """Return a tenant. NotFound."""
-    raise NotImplementedError
+    operator_only(caller)
+    return tenant_view(await control.database.read(lambda connection: _get(connection, tenant_id)))
 
 
-async def update(control: Control, caller: Caller, tenant_id: str, request: TenantUpdate) -> TenantView:
+async def update(
+    control: Control, caller: Caller, tenant_id: str, request: TenantUpdate
+) -> TenantView:
     """Rename a tenant. NotFound, Conflict."""
-    raise NotImplementedError
+    operator_only(caller)
+
+    def job(write: Write) -> Tenant:
+        tenant = _get(write.connection, tenant_id)
+        if request.name is UNSET or request.name == tenant.name:
+            return tenant
+        _check_name(write.connection, request.name)
+        tenants.rename(write.connection, tenant.id, request.name)
+        write.audit("tenant.update", tenant.id)
+        return msgspec.structs.replace(tenant, name=request.name)
+
+    return tenant_view(await control.write(caller, job))
+
+
+def _get(connection: sqlite3.Connection, tenant_id: str) -> Tenant:
+    tenant = tenants.get(connection, tenant_id)
+    if tenant is None:
+        raise NotFound("no such tenant")
+    return tenant
+
+
+def _check_name(connection: sqlite3.Connection, name: str) -> None:
+    if tenants.find(connection, name) is not None:
+        raise Conflict(f"a tenant named {name!r} already exists")

@@ -1,25 +1,137 @@
-"""API tokens for people and programs. Operator only."""
+"""API tokens for people and programs. Operator only. Knows nothing of what their scopes allow."""
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
+from msgspec import UNSET
+
+from edgegc.control.credentials import TOKEN, mint, operator_only
+from edgegc.control.write import new_id
+from edgegc.errors import Invalid, NotFound
+from edgegc.model.credential import ApiToken
+from edgegc.model.event import TokenChanged, TokenDeleted
+from edgegc.model.message import ApiTokenList, ApiTokenView, rfc3339
+from edgegc.store import api_tokens, clusters
+
 if TYPE_CHECKING:
+    import sqlite3
+
     from edgegc.control.control import Control
+    from edgegc.control.write import Write
     from edgegc.model.credential import Caller
-    from edgegc.model.message import ApiTokenCreate, ApiTokenList, ApiTokenView
+    from edgegc.model.message import ApiTokenCreate
+
+_SCOPE = re.compile(r"operator|metrics|cluster:(?P<cluster_id>[0-9a-f-]{36}):(admin|read)")
+
+
+class TokenUses:
+    """When tokens were last used, in memory until it is flushed with the nodes' reports."""
+
+    def __init__(self) -> None:
+        self._used: dict[str, int] = {}
+        self._unwritten: set[str] = set()
+
+    def note(self, token_id: str, at: int) -> None:
+        """Note that a token is used now."""
+        self._used[token_id] = at
+        self._unwritten.add(token_id)
+
+    def last_used(self, token_id: str) -> int | None:
+        """Return when a token was last used since the start, or None."""
+        return self._used.get(token_id)
+
+    def forget(self, token_id: str) -> None:
+        """Forget a token that is gone."""
+        self._used.pop(token_id, None)
+        self._unwritten.discard(token_id)
+
+    async def flush(self, control: Control) -> None:
+        """Write what is not written yet. Unavailable: it stays to be written."""
+        if not self._unwritten:
+            return
+        used = [(token_id, self._used[token_id]) for token_id in self._unwritten]
+        self._unwritten.clear()
+        try:
+            await control.database.write(lambda connection: api_tokens.set_last_used(connection, used))
+        except BaseException:
+            self._unwritten.update(token_id for token_id, _ in used if token_id in self._used)
+            raise
 
 
 async def create(control: Control, caller: Caller, request: ApiTokenCreate) -> ApiTokenView:
-    """Make a token; the view carries it once."""
-    raise NotImplementedError
+    """Make a token; the view carries it once. Invalid names the scope that is none."""
+    operator_only(caller)
+    scopes = tuple(dict.fromkeys(request.scopes))
+
+    def job(write: Write) -> ApiToken:
+        for scope in scopes:
+            _check_scope(write.connection, scope)
+        token = ApiToken(
+            id=token_id,
+            label=request.label,
+            scopes=scopes,
+            expires_at=None if request.expires_in_s is None else write.now + request.expires_in_s,
+            last_used_at=None,
+            created_at=write.now,
+        )
+        api_tokens.insert(write.connection, token, digest=digest)
+        write.emit(
+            TokenChanged(token_id=token.id, digest=digest, scopes=scopes, expires_at=token.expires_at)
+        )
+        write.audit("api_token.create", token.id)
+        return token
+
+    token_id = new_id()
+    text = mint(TOKEN, token_id)
+    digest = control.vault.token_digest(text)
+    return _view(await control.write(caller, job), last_used_at=None, text=text)
 
 
 async def list_(control: Control, caller: Caller) -> ApiTokenList:
     """Return all tokens, newest first."""
-    raise NotImplementedError
+    operator_only(caller)
+    found = await control.database.read(api_tokens.all_)
+    return ApiTokenList(
+        api_tokens=tuple(
+            _view(token, last_used_at=control.token_uses.last_used(token.id) or token.last_used_at)
+            for token in found
+        )
+    )
 
 
 async def revoke(control: Control, caller: Caller, token_id: str) -> None:
     """Revoke a token. NotFound."""
-    raise NotImplementedError
+    operator_only(caller)
+
+    def job(write: Write) -> None:
+        if not api_tokens.delete(write.connection, token_id):
+            raise NotFound("no such API token")
+        write.emit(TokenDeleted(token_id=token_id))
+        write.audit("api_token.revoke", token_id)
+
+    await control.write(caller, job)
+
+
+def _check_scope(connection: sqlite3.Connection, scope: str) -> None:
+    match = _SCOPE.fullmatch(scope)
+    if match is None:
+        raise Invalid(
+            f"scopes: {scope!r} is none of operator, metrics, cluster:<id>:admin and cluster:<id>:read"
+        )
+    cluster_id = match["cluster_id"]
+    if cluster_id is not None and clusters.get(connection, cluster_id) is None:
+        raise Invalid(f"scopes: there is no cluster {cluster_id}")
+
+
+def _view(token: ApiToken, *, last_used_at: int | None, text: str | None = None) -> ApiTokenView:
+    return ApiTokenView(
+        id=token.id,
+        label=token.label,
+        scopes=token.scopes,
+        expires_at=None if token.expires_at is None else rfc3339(token.expires_at),
+        last_used_at=None if last_used_at is None else rfc3339(last_used_at),
+        created_at=rfc3339(token.created_at),
+        token=UNSET if text is None else text,
+    )

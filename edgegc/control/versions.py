@@ -14,25 +14,36 @@ if TYPE_CHECKING:
 
 
 def bump(write: Write, scope: Scope, *, cluster_id: str, node_ids: Iterable[str] = ()) -> int | None:
-    """Give whomever ``scope`` says a new version; return it, or None when it concerns nobody.
-
-    ``node_ids`` are those of ``Scope.NODE``: they all get the same new version. A node without a bundle must not be
-    among them: there is nothing that it could download.
-    """
+    """Give whomever ``scope`` says a new version; return it, or None when it concerns nobody."""
     match scope:
         case Scope.NOBODY:
             return None
         case Scope.NODE:
-            version = clusters.next_version(write.connection, cluster_id)
-            for node_id in node_ids:
-                nodes.set_own_version(write.connection, node_id, version, at=write.now)
-                write.changed_node(node_id)
-            return version
+            return bump_nodes(write, cluster_id, node_ids)
         case Scope.LIGHTHOUSE:
-            write.changed_cluster(cluster_id)
-            return clusters.next_lighthouse_version(write.connection, cluster_id)
+            return bump_lighthouse(write, cluster_id)
         case Scope.CLUSTER:
-            # Every bundle changes now, so this is the moment at which dropping entries costs no download of its own.
-            certificates.unlist_expired(write.connection, cluster_id, now=write.now)
-            write.changed_cluster(cluster_id)
-            return clusters.next_wide_version(write.connection, cluster_id, at=write.now)
+            return bump_cluster(write, cluster_id)
+
+
+def bump_nodes(write: Write, cluster_id: str, node_ids: Iterable[str]) -> int:
+    """Give some nodes the same new version. Each of them has a bundle, or gets one in this write."""
+    version = clusters.next_version(write.connection, cluster_id)
+    for node_id in node_ids:
+        nodes.set_own_version(write.connection, node_id, version, at=write.now)
+        write.changed_node(node_id)
+    return version
+
+
+def bump_lighthouse(write: Write, cluster_id: str) -> int:
+    """Give the box's own lighthouse of a cluster a new version."""
+    write.changed_cluster(cluster_id)
+    return clusters.next_lighthouse_version(write.connection, cluster_id)
+
+
+def bump_cluster(write: Write, cluster_id: str) -> int:
+    """Give every node of a cluster, and the box's own lighthouse, a new version."""
+    # Every bundle changes now, so this is the moment at which dropping entries costs no download of its own.
+    certificates.unlist_expired(write.connection, cluster_id, now=write.now)
+    write.changed_cluster(cluster_id)
+    return clusters.next_wide_version(write.connection, cluster_id, at=write.now)

@@ -391,7 +391,7 @@ class ApiTokenCreate(Request, frozen=True, kw_only=True):
     """``POST /api/v1/api-tokens``; without ``expires_in_s`` the token does not expire."""
 
     scopes: Annotated[tuple[str, ...], Meta(min_length=1, max_length=16)]
-    expires_in_s: Annotated[int, Meta(ge=1)] | None = None
+    expires_in_s: Annotated[int, Meta(ge=1, le=315_360_000)] | None = None
     label: Label | None = None
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from ipaddress import IPv4Address
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 Role = Literal["member", "admin"]
 ReportedState = Literal["ok", "applying", "failed"]
@@ -40,7 +44,7 @@ class Certificate(msgspec.Struct, frozen=True, kw_only=True):
 class Node(msgspec.Struct, frozen=True, kw_only=True):
     """A row of ``nodes`` with its routes and its current certificate. Times in Unix seconds.
 
-    ``overlay_ip`` is a bare IPv4 address. ``own_version`` is the newest version that concerns this node
+    ``overlay_ip`` is a bare IPv4 address; ``routes`` are in order of address. ``own_version`` is the newest version that concerns this node
     alone (0: none yet). ``listen_port`` None means: the agent decides.
     """
 
@@ -68,3 +72,13 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     certificate: Certificate | None
     created_at: int
     updated_at: int
+
+
+def in_order(cidrs: Sequence[str]) -> tuple[str, ...]:
+    """Return routes in order of address."""
+    return tuple(cidrs) if len(cidrs) < 2 else tuple(sorted(cidrs, key=_by_address))
+
+
+def _by_address(cidr: str) -> tuple[int, int]:
+    address, _, length = cidr.partition("/")
+    return int(IPv4Address(address)), int(length)

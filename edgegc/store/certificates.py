@@ -60,14 +60,22 @@ def fingerprint_known(connection: sqlite3.Connection, cluster_id: str, fingerpri
 
 
 def supersede(
-    connection: sqlite3.Connection, certificate_id: str, *, blocklist_at: int | None, superseded_in: int
+    connection: sqlite3.Connection, certificate: Certificate, *, superseded_in: int, blocklist_at: int | None
 ) -> None:
-    """Note that a certificate was replaced in a version, and when it is to be blocklisted (None: let it expire)."""
+    """Note that a current certificate is replaced in a version.
+
+    With ``blocklist_at`` it is to be blocklisted then, and so are its predecessors that were left to expire: they may
+    what it may. Without, it is left to expire.
+    """
     connection.execute(
-        "UPDATE certificates SET state = 'superseded', renew_at = NULL, blocklist_at = ?, superseded_in = ?"
-        " WHERE id = ?",
-        (blocklist_at, superseded_in, certificate_id),
+        "UPDATE certificates SET state = 'superseded', renew_at = NULL WHERE id = ?", (certificate.id,)
     )
+    if blocklist_at is not None:
+        connection.execute(
+            "UPDATE certificates SET blocklist_at = ?, superseded_in = ?"
+            " WHERE cluster_id = ? AND node_id IS ? AND state = 'superseded' AND blocklist_at IS NULL",
+            (blocklist_at, superseded_in, certificate.cluster_id, certificate.node_id),
+        )
 
 
 def no_renewal(connection: sqlite3.Connection, certificate_id: str) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from edgegc.model.event import NodeChanged
-from edgegc.model.node import Node
+from edgegc.model.node import Node, in_order
 from edgegc.store import certificates
 from edgegc.store.columns import from_number, from_text, to_number, to_text
 
@@ -176,11 +176,11 @@ def set_token(connection: sqlite3.Connection, node_id: str, *, token_digest: byt
 
 
 def mark_token_used(connection: sqlite3.Connection, node_id: str, *, token_digest: bytes, at: int) -> bool:
-    """Note the first use of a node's token; False when that token is not the node's any more."""
+    """Note the first use of a node's token; False when it was noted already, or is not the node's any more."""
     return (
         connection.execute(
-            "UPDATE nodes SET token_used_at = COALESCE(token_used_at, ?), enrolled_at = COALESCE(enrolled_at, ?)"
-            " WHERE id = ? AND token_digest = ?",
+            "UPDATE nodes SET token_used_at = ?, enrolled_at = COALESCE(enrolled_at, ?)"
+            " WHERE id = ? AND token_digest = ? AND token_used_at IS NULL",
             (at, at, node_id, token_digest),
         ).rowcount
         == 1
@@ -265,11 +265,6 @@ def versions(connection: sqlite3.Connection, cluster_id: str) -> list[tuple[str,
     ).fetchall()
 
 
-def from_row(row: tuple[Any, ...]) -> Node:
-    """Return the node of a row of :data:`SELECT`."""
-    return _node(row)
-
-
 def _node(row: tuple[Any, ...]) -> Node:
     certificate = row[_OWN_COUNT + 1 :]
     return Node(
@@ -295,7 +290,7 @@ def _node(row: tuple[Any, ...]) -> Node:
         nebula_version=row[19],
         created_at=row[20],
         updated_at=row[21],
-        routes=from_text(row[_OWN_COUNT]),
+        routes=in_order(from_text(row[_OWN_COUNT])),
         certificate=None if certificate[0] is None else certificates.from_row(certificate),
     )
 

@@ -41,3 +41,9 @@ def of_cluster(connection: sqlite3.Connection, cluster_id: str) -> list[tuple[st
         " WHERE r.cluster_id = ? ORDER BY n.id, r.cidr",
         (cluster_id,),
     ).fetchall()
+
+
+def count(connection: sqlite3.Connection, cluster_id: str) -> int:
+    """Return how many routes a cluster has."""
+    (found,) = connection.execute("SELECT COUNT(*) FROM routes WHERE cluster_id = ?", (cluster_id,)).fetchone()
+    return int(found)

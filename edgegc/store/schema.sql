@@ -151,7 +151,7 @@ CREATE TABLE certificates (
 ) STRICT;
 CREATE UNIQUE INDEX certificates_current_node ON certificates (node_id) WHERE state = 'current' AND node_id IS NOT NULL;
 CREATE UNIQUE INDEX certificates_current_box ON certificates (cluster_id) WHERE state = 'current' AND node_id IS NULL;
-CREATE INDEX certificates_node ON certificates (node_id);
+CREATE INDEX certificates_node ON certificates (node_id, state);
 CREATE INDEX certificates_cluster ON certificates (cluster_id);
 CREATE INDEX certificates_authority ON certificates (authority_id);
 CREATE INDEX certificates_renewal_due ON certificates (renew_at) WHERE state = 'current' AND renew_at IS NOT NULL;
