@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from ipaddress import (
     AddressValueError,
     IPv4Address,
@@ -11,10 +10,15 @@ from ipaddress import (
     NetmaskValueError,
     ip_address,
 )
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from edgegc.errors import Invalid
-from edgegc.model.manifest import Server
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from edgegc.model.manifest import Server
 
 Address = IPv4Address | IPv6Address
 

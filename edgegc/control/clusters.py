@@ -114,14 +114,10 @@ async def get(control: Control, caller: Caller, cluster_id: str) -> ClusterView:
     return await control.database.read(job)
 
 
-async def update(
-    control: Control, caller: Caller, cluster_id: str, request: ClusterUpdate
-) -> ClusterView:
+async def update(control: Control, caller: Caller, cluster_id: str, request: ClusterUpdate) -> ClusterView:
     """Change settings of a cluster. NotFound, Conflict, Invalid; Unavailable while the clock is wrong."""
     operator_only(caller)
-    changes = {
-        name: value for name, value in msgspec.structs.asdict(request).items() if value is not UNSET
-    }
+    changes = {name: value for name, value in msgspec.structs.asdict(request).items() if value is not UNSET}
     if "allowed_routes" in changes:
         changes["allowed_routes"] = addresses.allowed_routes(changes["allowed_routes"])
     present = await control.database.read(lambda connection: _get(connection, cluster_id))
@@ -193,9 +189,7 @@ def _check_name(connection: sqlite3.Connection, tenant_id: str, name: str) -> No
         raise Conflict(f"a cluster named {name!r} already exists")
 
 
-def _check_port(
-    connection: sqlite3.Connection, port: int, *, cluster_id: str | None, in_use: bool
-) -> None:
+def _check_port(connection: sqlite3.Connection, port: int, *, cluster_id: str | None, in_use: bool) -> None:
     owner = clusters.lighthouse_on_port(connection, port)
     if owner is not None and owner[0] != cluster_id:
         raise Conflict(f"lighthouse_port: the lighthouse of the cluster {owner[1]!r} has the port {port}")

@@ -1,38 +1,54 @@
-"""Control: the bag of everything the use cases share. Wires the commit to roll, bus and held polls."""
+"""Control: the bag of everything the use cases share. Wires the commit to roll, fleet, bus and held polls.
+
+Order on a write: COMMIT, roll replaced, waiters woken, writer answered. Knows no use case.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+import logging
+import socket
+from typing import TYPE_CHECKING, TypeVar
 
+import trio
+
+from edgegc.control.bundles import Bundles
 from edgegc.control.bus import Bus
+from edgegc.control.credentials import system_caller
 from edgegc.control.fleet import Fleet
 from edgegc.control.health import Health
-from edgegc.control.lighthouses import Board
+from edgegc.control.lighthouses import Board, Specs
 from edgegc.control.polls import Polls
+from edgegc.control.reconcile import reconcile
 from edgegc.control.roll import Roll
+from edgegc.control.tokens import TokenUses
+from edgegc.control.topology import Topologies
+from edgegc.control.write import Committed, Write
+from edgegc.model.event import (
+    ClusterChanged,
+    ClusterDeleted,
+    Event,
+    NodeChanged,
+    NodeDeleted,
+    TokenChanged,
+    TokenDeleted,
+)
 from edgegc.model.series import Series
+from edgegc.store import api_tokens, clusters, nodes
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable
 
     from edgegc.clock import Clock
+    from edgegc.model.credential import Caller
     from edgegc.model.manifest import Server
     from edgegc.settings import Settings
+    from edgegc.store.database import Database
+    from edgegc.store.vault import Vault
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-
-class Database(Protocol):
-    """What control needs of the store."""
-
-    on_commit: Callable[[object], None]
-
-    async def write(self, job: Callable[[sqlite3.Connection], T]) -> T:
-        """Run a job in the writer."""
-
-    async def read(self, job: Callable[[sqlite3.Connection], T], *, deadline_s: float = 5.0) -> T:
-        """Run a job in the reader."""
 
 
 class Control:
@@ -44,21 +60,65 @@ class Control:
         *,
         clock: Clock,
         settings: Settings,
-        vault: Any,
+        vault: Vault,
         servers: tuple[Server, ...],
+        udp_port_in_use: Callable[[int], bool],
     ) -> None:
         self.database = database
         self.clock = clock
         self.settings = settings
         self.vault = vault
         self.servers = servers
+        self.udp_port_in_use = udp_port_in_use
         self.roll = Roll()
         self.bus = Bus()
         self.polls = Polls(self.roll, limit=settings.limits.held_polls)
-        self.fleet = Fleet()
+        self.fleet = Fleet(self.roll, clock)
+        self.token_uses = TokenUses()
+        self.topologies = Topologies()
+        self.bundles = Bundles()
+        self.specs = Specs()
         self.lighthouses = Board()
         self.health = Health()
         self.series = Series(capacity=int(settings.sampler.history_s / settings.sampler.interval_s))
+        self.last_checkpoint_at = trio.current_time()
+
+    async def write(self, caller: Caller, job: Callable[[Write], T]) -> T:
+        """Run a job as one write and return its value, when it is on the disk and everybody has been told.
+
+        Errors of the job are raised here, and nothing of it remains. Checks for cancellation on entry, and is then
+        waited for to the end.
+        """
+        now = self.clock.now()
+
+        def run(connection: sqlite3.Connection) -> Committed[T]:
+            write = Write(connection, caller=caller, now=now, vault=self.vault)
+            value = job(write)
+            return Committed(value, write.events())
+
+        return (await self.database.write(run)).value
+
+    def follow(self, result: object) -> None:
+        """Follow a commit: called by the store with each job's result, in commit order, before its writer goes on."""
+        if isinstance(result, Committed):
+            for event in result.events:
+                self._follow(event)
+
+    def _follow(self, event: Event) -> None:
+        self.roll.apply(event)
+        match event:
+            case NodeDeleted():
+                self.bundles.forget(event.node_id)
+            case ClusterDeleted():
+                self.bundles.forget_cluster(event.cluster_id)
+                self.topologies.forget(event.cluster_id)
+            case TokenDeleted():
+                self.token_uses.forget(event.token_id)
+            case _:
+                pass
+        self.fleet.follow(event)
+        self.polls.follow(event)
+        self.bus.publish(event)
 
 
 async def open_control(
@@ -66,8 +126,48 @@ async def open_control(
     *,
     clock: Clock,
     settings: Settings,
-    vault: Any,
+    vault: Vault,
     servers: tuple[Server, ...],
+    udp_port_in_use: Callable[[int], bool] | None = None,
 ) -> Control:
-    """Load roll and fleet from the store and bring ``meta`` up to date; there is nothing to close."""
-    raise NotImplementedError
+    """Bring the store up to date with this edgegc, load roll and fleet, and follow every commit from now on.
+
+    There is nothing to close. ``udp_port_in_use`` says whether a UDP port of this box is taken; a test of the port
+    itself by default.
+    """
+    control = Control(
+        database,
+        clock=clock,
+        settings=settings,
+        vault=vault,
+        servers=servers,
+        udp_port_in_use=udp_port_in_use or _udp_port_in_use,
+    )
+    bumped = await control.write(system_caller(), lambda write: reconcile(write, servers))
+    if bumped:
+        logger.info("the renderer or the servers changed: every cluster gets a new version")
+    for event in await database.read(_roll_rows):
+        control.roll.apply(event)
+    control.fleet.load(await database.read(nodes.all_reports))
+    database.on_commit = control.follow
+    return control
+
+
+def _roll_rows(connection: sqlite3.Connection) -> list[ClusterChanged | NodeChanged | TokenChanged]:
+    return [
+        *(
+            ClusterChanged(cluster_id=cluster_id, wide_version=wide_version)
+            for cluster_id, wide_version in clusters.wide_versions(connection)
+        ),
+        *nodes.all_roll_entries(connection),
+        *api_tokens.roll_entries(connection),
+    ]
+
+
+def _udp_port_in_use(port: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind(("0.0.0.0", port))
+        except OSError:
+            return True
+    return False

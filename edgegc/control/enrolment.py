@@ -13,17 +13,19 @@ from edgegc.control.nodes import public_key_of
 from edgegc.control.views import key_view, overlay_cidr
 from edgegc.control.write import new_id
 from edgegc.errors import Conflict, Forbidden, NotFound, Unauthorized
+from edgegc.model.cluster import Cluster, Signer
 from edgegc.model.credential import EnrolmentKey
 from edgegc.model.message import DEFAULT_MTU, Enrolled, EnrolmentKeyList
+from edgegc.model.node import Node
 from edgegc.store import authorities, clusters, enrolment_keys, nodes
 
 if TYPE_CHECKING:
+    import sqlite3
+
     from edgegc.control.control import Control
     from edgegc.control.write import Write
-    from edgegc.model.cluster import Cluster, Signer
     from edgegc.model.credential import Caller
     from edgegc.model.message import Enroll, EnrolmentKeyCreate, EnrolmentKeyView
-    from edgegc.model.node import Node
 
 REPEATABLE_S = 3600
 """An enrolment whose answer was lost can be repeated this long; after that the name is somebody else's."""
@@ -76,11 +78,12 @@ async def list_keys(control: Control, caller: Caller, cluster_id: str | None) ->
 
 async def revoke_key(control: Control, caller: Caller, key_id: str) -> None:
     """Revoke a key; nodes that enrolled with it stay. NotFound."""
+    key = await control.database.read(lambda connection: _listed_key(connection, key_id))
+    require(control, caller, None if key is None else key.cluster_id, "admin", what="enrolment key")
 
     def job(write: Write) -> None:
-        stored = enrolment_keys.get(write.connection, key_id)
-        key = None if stored is None or stored[0].revoked_at is not None else stored[0]
-        require(control, caller, None if key is None else key.cluster_id, "admin", what="enrolment key")
+        if _listed_key(write.connection, key_id) is None:
+            raise NotFound("no such enrolment key")
         enrolment_keys.revoke(write.connection, key_id, at=write.now)
         write.audit("enrolment_key.revoke", key_id)
 
@@ -142,6 +145,11 @@ async def enroll(control: Control, caller: Caller, request: Enroll) -> Enrolled:
     )
 
 
+def _listed_key(connection: sqlite3.Connection, key_id: str) -> EnrolmentKey | None:
+    stored = enrolment_keys.get(connection, key_id)
+    return None if stored is None or stored[0].revoked_at is not None else stored[0]
+
+
 def _usable_key(write: Write, key_id: str) -> EnrolmentKey:
     stored = enrolment_keys.get(write.connection, key_id)
     if stored is None:
@@ -170,9 +178,7 @@ def _repeats(write: Write, node: Node, key: EnrolmentKey, public_key: bytes) -> 
     )
 
 
-def _wanted(
-    write: Write, key: EnrolmentKey, request: Enroll, public_key: bytes
-) -> node_creation.Wanted:
+def _wanted(write: Write, key: EnrolmentKey, request: Enroll, public_key: bytes) -> node_creation.Wanted:
     return node_creation.Wanted(
         name=request.name,
         role="member",

@@ -1,16 +1,172 @@
-"""Housekeeping: what has to be done now and then without anybody asking."""
+"""Housekeeping: what has to be done now and then without anybody asking.
+
+Certificates are renewed, replaced ones blocklisted, the log of the database is brought into its file, old rows are
+trimmed, and the clock is watched. It is optional for the daemon: a failure is shown on the health board and retried.
+"""
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 import trio
 
+from edgegc.control import node_changes, signing, wallclock
+from edgegc.control.credentials import system_caller
+from edgegc.control.versions import bump_cluster, bump_lighthouse
+from edgegc.errors import Error
+from edgegc.store import audit, authorities, certificates, clusters, nodes
+
 if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Awaitable, Callable
+
     from edgegc.control.control import Control
     from edgegc.control.task import TaskStatus
+    from edgegc.control.write import Write
+    from edgegc.model.node import Certificate
+
+logger = logging.getLogger(__name__)
+
+TICK_S = 10
+"""How late a replaced certificate may reach the blocklist after its node has said that it runs the new one."""
+
+RENEWAL_S = 60
+"""Certificates may live for a minute only; a renewal that is this late still comes in time for two."""
+RENEWAL_BATCH = 50
+"""Certificates signed per job: 5 ms for a small board, so that no other writer waits long."""
+
+CHECKPOINT_S = 300
+CHECKPOINT_BYTES = 1024 * 1024
+"""A log shorter than this waits: each checkpoint writes its pages a second time."""
+CHECKPOINT_AT_LATEST_S = 3600
+
+OPTIMIZE_S = 6 * 3600
+
+TRIM_S = 3600
+TRIM_BATCH = 500
+AUDIT_KEPT_S = 400 * 86_400
+AUDIT_KEPT_ROWS = 100_000
+"""About 20 MB."""
 
 
 async def run(control: Control, *, task_status: TaskStatus = trio.TASK_STATUS_IGNORED) -> None:
-    """Renew certificates, blocklist superseded ones, checkpoint, watch the clock; until cancelled."""
-    raise NotImplementedError
+    """Do what is due, for ever. A cancelled step is finished by the next start."""
+    chores: list[tuple[str, float, Callable[[Control], Awaitable[None]]]] = [
+        ("blocklist", TICK_S, blocklist_replaced),
+        ("clock", TICK_S, watch_clock),
+        ("certificates", RENEWAL_S, renew_certificates),
+        ("checkpoint", CHECKPOINT_S, checkpoint),
+        ("trimming", TRIM_S, trim),
+        ("optimize", OPTIMIZE_S, optimize),
+    ]
+    due = [trio.current_time()] * len(chores)
+    task_status.started()
+    while True:
+        for index, (name, every_s, chore) in enumerate(chores):
+            if trio.current_time() < due[index]:
+                continue
+            try:
+                await chore(control)
+            except Error as error:
+                control.health.set(f"housekeeping.{name}", error.message)
+                logger.warning(
+                    "housekeeping could not do its work: %s", name, extra={"reason": error.message}
+                )
+            else:
+                control.health.drop(f"housekeeping.{name}")
+            due[index] = trio.current_time() + every_s
+        await trio.sleep_until(min(due))
+
+
+async def renew_certificates(control: Control) -> None:
+    """Sign again what has used up ⅔ of its life, nodes' certificates and those of the box's own lighthouses."""
+    now = control.clock.now()
+    while True:
+        due = await control.database.read(
+            lambda connection: certificates.renewal_due(connection, now, limit=RENEWAL_BATCH)
+        )
+        if not due:
+            return
+        # Nothing is renewed by a clock that can't be trusted; every certificate stays due.
+        await control.write(system_caller(), lambda write: _renew(write, now))
+
+
+async def blocklist_replaced(control: Control) -> None:
+    """Blocklist certificates that were replaced by lesser ones, once their node runs those, or after the grace."""
+    now = control.clock.now()
+    # Nodes' reports decide, and they are in memory until they are flushed.
+    await control.fleet.flush(control, last_seen=False)
+    if await control.database.read(lambda connection: certificates.blocklist_due(connection, now)):
+        await control.write(system_caller(), _blocklist)
+
+
+async def watch_clock(control: Control) -> None:
+    """Say on the health board whether the clock can be trusted."""
+    now = control.clock.now()
+    sentence = await control.database.read(lambda connection: wallclock.fault(connection, now))
+    if sentence is None:
+        control.health.set("clock")
+    else:
+        control.health.set("clock", sentence)
+
+
+async def checkpoint(control: Control) -> None:
+    """Bring the database's log into its file when that is worth its writes."""
+    last = control.last_checkpoint_at
+    wal_bytes = control.database.stats().wal_bytes
+    overdue = trio.current_time() - last >= CHECKPOINT_AT_LATEST_S
+    if wal_bytes >= CHECKPOINT_BYTES or (overdue and wal_bytes > 0):
+        await control.database.checkpoint()
+        control.last_checkpoint_at = trio.current_time()
+
+
+async def optimize(control: Control) -> None:
+    """Refresh the query planner's statistics."""
+    await control.database.optimize()
+
+
+async def trim(control: Control) -> None:
+    """Delete what nobody can need any more: old audit rows, replaced certificates that have expired."""
+    now = control.clock.now()
+
+    def job(connection: sqlite3.Connection) -> int:
+        return audit.trim(
+            connection, before=now - AUDIT_KEPT_S, keep=AUDIT_KEPT_ROWS, limit=TRIM_BATCH
+        ) + certificates.forget_expired(connection, now=now, limit=TRIM_BATCH)
+
+    while await control.database.write(job) >= TRIM_BATCH:
+        pass
+
+
+def _renew(write: Write, now: int) -> None:
+    for certificate in certificates.renewal_due(write.connection, now, limit=RENEWAL_BATCH):
+        cluster = clusters.get(write.connection, certificate.cluster_id)
+        active = authorities.active_authority(write.connection, certificate.cluster_id)
+        if cluster is None or active is None:
+            raise AssertionError(f"certificate {certificate.id} belongs to no managed cluster")
+        if not signing.worth_renewing(certificate, cluster, active[0], now=write.now):
+            certificates.no_renewal(write.connection, certificate.id)
+            continue
+        if certificate.node_id is None:
+            version = bump_lighthouse(write, cluster.id)
+            certificates.supersede(write.connection, certificate, superseded_in=version, blocklist_at=None)
+            signing.certify_box(write, cluster)
+        else:
+            node = nodes.get(write.connection, certificate.node_id)
+            if node is None:
+                raise AssertionError(f"certificate {certificate.id} belongs to no node")
+            node_changes.renew(write, cluster, node)
+        write.audit("certificate.renew", certificate.node_id or cluster.id)
+
+
+def _blocklist(write: Write) -> None:
+    by_cluster: dict[str, list[Certificate]] = {}
+    for certificate in certificates.blocklist_due(write.connection, write.now):
+        by_cluster.setdefault(certificate.cluster_id, []).append(certificate)
+    for cluster_id, due in by_cluster.items():
+        added = [certificates.revoke(write.connection, each, now=write.now) for each in due]
+        # What has expired meanwhile needs no entry, and so nobody a new version.
+        if any(added):
+            bump_cluster(write, cluster_id)
+        write.audit("certificate.blocklist", cluster_id)

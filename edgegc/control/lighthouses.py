@@ -4,11 +4,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
+import trio
+
+from edgegc.control import rendering
+from edgegc.control.credentials import operator_only
+from edgegc.errors import NotFound
+from edgegc.model.event import RestartRequested, StopRequested
+from edgegc.model.message import LighthouseList
+from edgegc.store import clusters
+
 if TYPE_CHECKING:
+    import sqlite3
+
     from edgegc.control.control import Control
+    from edgegc.control.write import Write
+    from edgegc.model.cluster import Cluster
     from edgegc.model.credential import Caller
     from edgegc.model.lighthouse import LighthouseSpec, LighthouseStatus
-    from edgegc.model.message import LighthouseList
 
 
 class Board:
@@ -34,21 +47,66 @@ class Board:
         return tuple(sorted(self._statuses.values(), key=lambda status: (status.name, status.cluster_id)))
 
 
+class Specs:
+    """The newest specification of each lighthouse, kept until its cluster's settings or versions change."""
+
+    def __init__(self) -> None:
+        self._specs: dict[str, tuple[Cluster, LighthouseSpec]] = {}
+
+    async def desired(self, control: Control) -> list[LighthouseSpec]:
+        """Return what has to run on this box now, by cluster id."""
+        kept = self._specs
+
+        def job(connection: sqlite3.Connection) -> dict[str, tuple[Cluster, LighthouseSpec]]:
+            specs: dict[str, tuple[Cluster, LighthouseSpec]] = {}
+            for cluster in clusters.with_lighthouse(connection):
+                # New nodes raise only these two, and no lighthouse has to know of them.
+                key = msgspec.structs.replace(cluster, version=0, node_count=0)
+                known = kept.get(cluster.id)
+                if known is not None and known[0] == key:
+                    specs[cluster.id] = known
+                    continue
+                spec = rendering.lighthouse_spec(connection, control.vault, cluster)
+                if spec is not None:
+                    specs[cluster.id] = (key, spec)
+            return specs
+
+        self._specs = await control.database.read(job)
+        return [spec for _, spec in self._specs.values()]
+
+
 async def desired(control: Control) -> list[LighthouseSpec]:
-    """Return what has to run on this box now, by cluster id. Cheap when nothing changed: specs are kept per version."""
-    raise NotImplementedError
+    """Return what has to run on this box now, by cluster id. Cheap when nothing changed: specifications are kept."""
+    return await control.specs.desired(control)
 
 
 async def list_(control: Control, caller: Caller) -> LighthouseList:
     """Return the box's lighthouses. Operator only."""
-    raise NotImplementedError
+    operator_only(caller)
+    await trio.lowlevel.checkpoint()
+    return LighthouseList(lighthouses=control.lighthouses.all())
 
 
 async def restart(control: Control, caller: Caller, cluster_id: str) -> None:
-    """Ask for a restart of a cluster's lighthouse; returns at once. NotFound when the cluster has none."""
-    raise NotImplementedError
+    """Ask for a restart of a cluster's lighthouse; returns when the wish is noted. NotFound when it has none."""
+    await _ask(control, caller, "lighthouse.restart", RestartRequested(cluster_id=cluster_id))
 
 
 async def stop(control: Control, caller: Caller, cluster_id: str) -> None:
-    """Ask to end a cluster's lighthouse until the daemon starts again; returns at once."""
-    raise NotImplementedError
+    """Ask to end a cluster's lighthouse until the daemon starts again; returns when the wish is noted. NotFound."""
+    await _ask(control, caller, "lighthouse.stop", StopRequested(cluster_id=cluster_id))
+
+
+async def _ask(
+    control: Control, caller: Caller, action: str, event: RestartRequested | StopRequested
+) -> None:
+    operator_only(caller)
+
+    def job(write: Write) -> None:
+        cluster = clusters.get(write.connection, event.cluster_id)
+        if cluster is None or not cluster.provide_lighthouse:
+            raise NotFound("this cluster has no lighthouse on this box")
+        write.audit(action, event.cluster_id)
+        write.emit(event)
+
+    await control.write(caller, job)

@@ -9,7 +9,7 @@ import msgspec
 from edgegc.control import allocation, signing
 from edgegc.control.versions import bump_nodes
 from edgegc.errors import Conflict, Invalid
-from edgegc.model.node import Node
+from edgegc.model.node import Node, Role
 from edgegc.store import nodes
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from edgegc.control.write import Write
     from edgegc.model.cluster import Cluster
-    from edgegc.model.node import Role
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):

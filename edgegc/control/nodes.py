@@ -50,9 +50,7 @@ __all__ = [
 ]
 
 
-async def create(
-    control: Control, caller: Caller, cluster_id: str | None, request: NodeCreate
-) -> NodeView:
+async def create(control: Control, caller: Caller, cluster_id: str | None, request: NodeCreate) -> NodeView:
     """Make a node; the view carries its token, once. Invalid, Conflict, Unavailable while the clock is wrong."""
     found = cluster_of_caller(control, caller, cluster_id)
     public_key = None if request.public_key is None else public_key_of(request.public_key)
@@ -88,15 +86,13 @@ async def get(control: Control, caller: Caller, node_id: str) -> NodeView:
 
 async def update(control: Control, caller: Caller, node_id: str, request: NodeUpdate) -> NodeView:
     """Change a node. NotFound, Conflict, Invalid; Unavailable while the clock is wrong."""
-    changes = {
-        name: value for name, value in msgspec.structs.asdict(request).items() if value is not UNSET
-    }
+    changes = {name: value for name, value in msgspec.structs.asdict(request).items() if value is not UNSET}
 
     def edit(write: Write, cluster: Cluster, node: Node) -> Node:
         wanted = dict(changes)
-        if "name" in wanted and wanted["name"] != node.name:
-            if nodes.name_taken(write.connection, cluster.id, wanted["name"]):
-                raise Conflict(f"a node named {wanted['name']!r} already exists")
+        name = wanted.get("name", node.name)
+        if name != node.name and nodes.name_taken(write.connection, cluster.id, name):
+            raise Conflict(f"a node named {name!r} already exists")
         if "groups" in wanted:
             node_creation.check_groups(wanted["groups"])
         if "overlay_ip" in wanted:
@@ -143,9 +139,7 @@ async def rotate_token(control: Control, caller: Caller, node_id: str) -> NodeTo
     return NodeToken(node_token=token)
 
 
-async def set_lighthouse(
-    control: Control, caller: Caller, node_id: str, request: LighthouseSet
-) -> NodeView:
+async def set_lighthouse(control: Control, caller: Caller, node_id: str, request: LighthouseSet) -> NodeView:
     """Make a node a lighthouse, or change its public addresses. NotFound, Invalid, Conflict.
 
     Its ``listen_port`` becomes that of the first address, unless it was set to something else.
@@ -156,9 +150,7 @@ async def set_lighthouse(
             request.public_addresses, IPv4Network(cluster.network_cidr), field="public_addresses"
         )
         if public_addresses != node.public_addresses:
-            topology.check_public_addresses(
-                write, cluster.id, public_addresses, field="public_addresses"
-            )
+            topology.check_public_addresses(write, cluster.id, public_addresses, field="public_addresses")
         listen_port = node.listen_port
         followed = addresses.port_of(node.public_addresses[0]) if node.public_addresses else None
         if listen_port in (None, followed):
@@ -203,9 +195,7 @@ async def set_routes(control: Control, caller: Caller, node_id: str, request: Ro
 
     def job(write: Write) -> tuple[Node, Cluster]:
         _, cluster = _get(write.connection, node_id)
-        node = topology.set_routes(
-            write, node_id, request.routes, servers=control.servers, limited=False
-        )
+        node = topology.set_routes(write, node_id, request.routes, servers=control.servers, limited=False)
         return node, cluster
 
     node, cluster = await control.write(caller, job)

@@ -51,9 +51,7 @@ async def get(control: Control, caller: Caller, tenant_id: str) -> TenantView:
     return tenant_view(await control.database.read(lambda connection: _get(connection, tenant_id)))
 
 
-async def update(
-    control: Control, caller: Caller, tenant_id: str, request: TenantUpdate
-) -> TenantView:
+async def update(control: Control, caller: Caller, tenant_id: str, request: TenantUpdate) -> TenantView:
     """Rename a tenant. NotFound, Conflict."""
     operator_only(caller)
 

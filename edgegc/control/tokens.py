@@ -77,9 +77,7 @@ async def create(control: Control, caller: Caller, request: ApiTokenCreate) -> A
             created_at=write.now,
         )
         api_tokens.insert(write.connection, token, digest=digest)
-        write.emit(
-            TokenChanged(token_id=token.id, digest=digest, scopes=scopes, expires_at=token.expires_at)
-        )
+        write.emit(TokenChanged(token_id=token.id, digest=digest, scopes=scopes, expires_at=token.expires_at))
         write.audit("api_token.create", token.id)
         return token
 

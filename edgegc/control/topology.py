@@ -127,9 +127,7 @@ def check_public_addresses(
                 raise Conflict(f"{field}: {host} is inside the route {cidr} of the node {name!r}")
 
 
-def public_hosts(
-    connection: sqlite3.Connection, cluster: Cluster
-) -> dict[addresses.Address, str]:
+def public_hosts(connection: sqlite3.Connection, cluster: Cluster) -> dict[addresses.Address, str]:
     """Return the public addresses of a cluster's lighthouses and relays, each with how to call it in a sentence."""
     hosts = {
         addresses.host_of(text): "the box's own lighthouse" for text in cluster.lighthouse_public_addresses
@@ -206,9 +204,7 @@ class Topologies:
             return read(connection, cluster)
 
         topology = await control.database.read(job)
-        document = TopologyDocument(
-            topology=topology, body=msgspec.json.encode(topology), revision=revision
-        )
+        document = TopologyDocument(topology=topology, body=msgspec.json.encode(topology), revision=revision)
         # The revision is from before the reading: at worst it is older than what was read, and is read again.
         self._documents[cluster_id] = document
         return document

@@ -50,16 +50,12 @@ def cluster_view(cluster: Cluster, authority: Authority | None) -> ClusterView:
         nodes=cluster.node_count,
         ca=None
         if authority is None
-        else CaView(
-            fingerprint=authority.fingerprint, not_after=rfc3339(authority.not_after), phase="none"
-        ),
+        else CaView(fingerprint=authority.fingerprint, not_after=rfc3339(authority.not_after), phase="none"),
         created_at=rfc3339(cluster.created_at),
     )
 
 
-def node_view(
-    control: Control, node: Node, *, network_cidr: str, token: str | None = None
-) -> NodeView:
+def node_view(control: Control, node: Node, *, network_cidr: str, token: str | None = None) -> NodeView:
     """Return a node as callers see it: its row, its effective version, and what it last said of itself."""
     presence = control.fleet.presence(node.id)
     return NodeView(

@@ -33,9 +33,7 @@ class Committed(msgspec.Struct, Generic[T], frozen=True):
 class Write:
     """The context of one write. ``now`` in Unix seconds."""
 
-    def __init__(
-        self, connection: sqlite3.Connection, *, caller: Caller, now: int, vault: Vault
-    ) -> None:
+    def __init__(self, connection: sqlite3.Connection, *, caller: Caller, now: int, vault: Vault) -> None:
         self.connection = connection
         self.caller = caller
         self.now = now

@@ -105,15 +105,20 @@ def blocklist_due(connection: sqlite3.Connection, now: int) -> tuple[Certificate
     return tuple(from_row(row) for row in rows)
 
 
-def revoke(connection: sqlite3.Connection, certificate: Certificate) -> None:
-    """Put a certificate on its cluster's blocklist."""
+def revoke(connection: sqlite3.Connection, certificate: Certificate, *, now: int) -> bool:
+    """Put a certificate on its cluster's blocklist; False when it is expired or there already."""
     connection.execute(
         "UPDATE certificates SET state = 'revoked', renew_at = NULL, blocklist_at = NULL WHERE id = ?",
         (certificate.id,),
     )
-    connection.execute(
-        "INSERT INTO blocklist (cluster_id, fingerprint, not_after) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
-        (certificate.cluster_id, certificate.fingerprint, certificate.not_after),
+    if certificate.not_after < now:
+        return False
+    return (
+        connection.execute(
+            "INSERT INTO blocklist (cluster_id, fingerprint, not_after) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+            (certificate.cluster_id, certificate.fingerprint, certificate.not_after),
+        ).rowcount
+        == 1
     )
 
 

@@ -147,6 +147,14 @@ def wide_version(connection: sqlite3.Connection, cluster_id: str) -> int | None:
     return None if row is None else int(row[0])
 
 
+def versions(connection: sqlite3.Connection, cluster_id: str) -> tuple[int, int, int] | None:
+    """Return the newest version, the newest wide one and when that was given, or None without such a cluster."""
+    row: tuple[int, int, int] | None = connection.execute(
+        "SELECT version, wide_version, wide_version_at FROM clusters WHERE id = ?", (cluster_id,)
+    ).fetchone()
+    return row
+
+
 def wide_versions(connection: sqlite3.Connection) -> list[tuple[str, int]]:
     """Return id and wide version of every cluster."""
     return connection.execute("SELECT id, wide_version FROM clusters").fetchall()

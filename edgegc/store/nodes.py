@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from edgegc.model.event import NodeChanged
-from edgegc.model.node import Node, in_order
+from edgegc.model.node import Node, ReportedState, in_order
 from edgegc.store import certificates
 from edgegc.store.columns import from_number, from_text, to_number, to_text
 
@@ -42,7 +42,7 @@ class SelfReport(msgspec.Struct, frozen=True, kw_only=True):
     node_id: str
     last_seen_at: int | None
     applied_version: int | None
-    reported_state: str | None
+    reported_state: ReportedState | None
     error: str | None
     nebula_version: str | None
 

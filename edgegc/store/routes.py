@@ -45,5 +45,7 @@ def of_cluster(connection: sqlite3.Connection, cluster_id: str) -> list[tuple[st
 
 def count(connection: sqlite3.Connection, cluster_id: str) -> int:
     """Return how many routes a cluster has."""
-    (found,) = connection.execute("SELECT COUNT(*) FROM routes WHERE cluster_id = ?", (cluster_id,)).fetchone()
+    (found,) = connection.execute(
+        "SELECT COUNT(*) FROM routes WHERE cluster_id = ?", (cluster_id,)
+    ).fetchone()
     return int(found)

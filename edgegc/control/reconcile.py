@@ -1,0 +1,36 @@
+"""At start: what the store was last rendered with against what this edgegc renders with; a difference concerns all."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from edgegc.control.versions import bump_cluster
+from edgegc.nebula import bundle
+from edgegc.store import clusters, meta
+
+if TYPE_CHECKING:
+    from edgegc.control.write import Write
+    from edgegc.model.manifest import Server
+
+RENDERING = "rendering"
+SERVERS = "servers"
+
+
+def reconcile(write: Write, servers: tuple[Server, ...]) -> int:
+    """Bump every cluster once if the renderer or the servers' list differ from the stored ones; return how many.
+
+    An agent never takes the same version with another digest, so a new rendering needs a new version.
+    """
+    present = {RENDERING: bundle.RENDERING, SERVERS: msgspec.json.encode(servers).decode()}
+    changed = [key for key, value in present.items() if meta.get(write.connection, key) != value]
+    if not changed:
+        return 0
+    bumped = [cluster_id for cluster_id, _ in clusters.wide_versions(write.connection)]
+    for cluster_id in bumped:
+        bump_cluster(write, cluster_id)
+    for key in changed:
+        meta.put(write.connection, key, present[key])
+    write.audit("start.reconcile", ", ".join(changed))
+    return len(bumped)

@@ -1,0 +1,142 @@
+"""From stored rows to what nebula runs with: bundles for nodes, specifications for the box's own lighthouses.
+
+A pure function of the rows, the version and the renderer's revision: the same bundle has the same bytes after a
+restart. Runs inside a read; knows no cache and no caller.
+"""
+
+from __future__ import annotations
+
+import base64
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from edgegc.control import signing, topology
+from edgegc.model.lighthouse import LighthouseSpec
+from edgegc.model.manifest import Server, signed_text
+from edgegc.model.message import Topology
+from edgegc.model.version import effective_version
+from edgegc.nebula import bundle, config, keys
+from edgegc.store import authorities, certificates, clusters, nodes
+
+if TYPE_CHECKING:
+    import sqlite3
+
+    from edgegc.model.cluster import Cluster
+    from edgegc.model.node import Node
+    from edgegc.store.vault import Vault
+
+RESTART_STEP_S = 15
+"""Restarts of a cluster's lighthouses and relays lie this far apart: relayed traffic gaps while one is away."""
+
+
+class SignedBundle(msgspec.Struct, frozen=True, kw_only=True):
+    """A bundle as it is sent. ``digest`` is the lower-case hex SHA-256 of ``body``, ``signature`` base64."""
+
+    body: bytes
+    version: int
+    digest: str
+    signature: str
+
+
+class Common(msgspec.Struct, frozen=True, kw_only=True):
+    """What all bundles of a cluster are made from, as of its ``wide_version``: nothing in it changes in between."""
+
+    wide_version: int
+    topology: Topology
+    gateways: dict[str, str]
+    blocklist: tuple[str, ...]
+    ca_pem: str
+    signers: tuple[bytes, ...]
+    signer_private: bytes
+    restart_delays_s: dict[str, int]
+
+    def __repr__(self) -> str:
+        """Show the version only: a traceback must not hold the signer's private key."""
+        return f"Common(wide_version={self.wide_version})"
+
+
+def read_common(connection: sqlite3.Connection, vault: Vault, cluster: Cluster) -> Common:
+    """Return what all bundles of a managed cluster are made from."""
+    found = authorities.active_signer(connection, cluster.id)
+    if found is None:
+        raise AssertionError(f"cluster {cluster.id} has no signer")
+    public = [node.id for node in nodes.topology(connection, cluster.id)]
+    return Common(
+        wide_version=cluster.wide_version,
+        topology=topology.read(connection, cluster),
+        gateways=topology.gateways(connection, cluster.id),
+        blocklist=certificates.blocklist(connection, cluster.id),
+        ca_pem=_ca_pem(connection, cluster.id),
+        signers=tuple(signer.public_key for signer in authorities.signers(connection, cluster.id)),
+        signer_private=signing.signer_private(vault, *found),
+        restart_delays_s={node_id: RESTART_STEP_S * rank for rank, node_id in enumerate(public)},
+    )
+
+
+def node_bundle(
+    node: Node, cluster: Cluster, common: Common, *, servers: tuple[Server, ...]
+) -> SignedBundle | None:
+    """Return a node's signed bundle of its effective version, or None while it can have none."""
+    version = effective_version(
+        own_version=node.own_version,
+        wide_version=cluster.wide_version,
+        has_bundle=node.certificate is not None,
+    )
+    if node.certificate is None:
+        return None
+    rendered = config.node_config(
+        node=node,
+        topology=common.topology,
+        gateways=common.gateways,
+        policy=cluster.policy,
+        blocklist=common.blocklist,
+    )
+    body = bundle.build(
+        config=config.dump(rendered),
+        ca_pem=common.ca_pem,
+        host_pem=node.certificate.pem,
+        cluster_id=cluster.id,
+        node_id=node.id,
+        version=version,
+        signers=common.signers,
+        servers=servers,
+        listen_port=node.listen_port,
+        restart_delay_s=common.restart_delays_s.get(node.id, 0),
+    )
+    digest = bundle.digest(body)
+    text = signed_text(cluster_id=cluster.id, node_id=node.id, version=version, digest=digest)
+    signature = bundle.sign(common.signer_private, text)
+    return SignedBundle(
+        body=body, version=version, digest=digest, signature=base64.b64encode(signature).decode()
+    )
+
+
+def lighthouse_spec(connection: sqlite3.Connection, vault: Vault, cluster: Cluster) -> LighthouseSpec | None:
+    """Return what the box's own lighthouse of a cluster runs with, or None when it has no key or certificate."""
+    box = clusters.lighthouse_key(connection, cluster.id)
+    certificate = certificates.current_of_box(connection, cluster.id)
+    if box is None or certificate is None:
+        return None
+    private = vault.unseal(signing.LIGHTHOUSE_PURPOSE, box, context=cluster.id)
+    rendered = config.lighthouse_config(
+        cluster=cluster,
+        topology=topology.read(connection, cluster),
+        blocklist=certificates.blocklist(connection, cluster.id),
+    )
+    return LighthouseSpec(
+        cluster_id=cluster.id,
+        cluster_name=cluster.name,
+        version=max(cluster.wide_version, cluster.lighthouse_version),
+        overlay_ip=certificate.overlay_ip,
+        port=cluster.lighthouse_port,
+        config=rendered,
+        ca_pem=_ca_pem(connection, cluster.id),
+        certificate_pem=certificate.pem,
+        key_pem=keys.pem_x25519_private(private),
+        fingerprint=certificate.fingerprint,
+    )
+
+
+def _ca_pem(connection: sqlite3.Connection, cluster_id: str) -> str:
+    return "".join(authority.certificate_pem for authority in authorities.authorities(connection, cluster_id))
