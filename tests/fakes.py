@@ -66,3 +66,13 @@ def sample_node(number: int = 5, **changes: Any) -> Node:
         "updated_at": 1_700_000_000,
     }
     return Node(**(fields | changes))
+
+
+class FakeClock:
+    """A wall clock that stands still until it is told otherwise; ``at`` in Unix seconds."""
+
+    def __init__(self, at: int = 1_900_000_000) -> None:
+        self.at = at
+
+    def now(self) -> int:
+        return self.at
