@@ -11,15 +11,16 @@ import re
 from collections.abc import Mapping, Sequence
 
 _BARE = re.compile(r"[a-z][a-z_]*\Z")
+_DECIMAL = re.compile(r"-?[0-9]+\.[0-9]+\Z")
 _NOT_STRINGS = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null"})
 """Bare words that are something other than strings in YAML 1.1, which nebula's parser reads up to 1.9."""
 _INDENT = "  "
 
 
 def dump(document: Mapping[str, object]) -> bytes:
-    """Return the text of a document made of mappings, sequences, strings, integers, booleans and None.
+    """Return the text of a document made of mappings, sequences, strings, numbers, booleans and None.
 
-    Order is kept. Raises :class:`TypeError` for anything else: floats, for one, have no form that all readers share.
+    Order is kept. Raises :class:`TypeError` for anything else, and for numbers without a form that all readers share.
     """
     if not document:
         return b"{}\n"
@@ -68,6 +69,8 @@ def _inline(value: object) -> str:
         return "true" if value else "false"
     if isinstance(value, int):
         return str(value)
+    if isinstance(value, float) and _DECIMAL.match(repr(value)):
+        return repr(value)
     if isinstance(value, str):
         return _string(value)
     if isinstance(value, Mapping):
