@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+import signal
+from typing import TYPE_CHECKING, Any, Literal
+
+import trio
 
 from edgegc.model.cluster import Cluster
 from edgegc.model.node import Node
 from edgegc.model.policy import ANY_TO_ANY
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from edgegc.nebula.record import Record
+    from edgegc.nebula.spawn import Child
 
 CLUSTER_ID = "11111111-1111-4111-8111-111111111111"
 
@@ -76,3 +86,95 @@ class FakeClock:
 
     def now(self) -> int:
         return self.at
+
+
+READY_LINE = (
+    'time="2026-11-23T10:30:00Z" level=info msg="Nebula interface is active" build={} udpAddr="0.0.0.0:{}"'
+)
+HUP_LINES = (
+    'time="2026-11-23T10:30:00Z" level=info msg="Caught HUP, reloading config"',
+    'time="2026-11-23T10:30:00Z" level=info msg="Trusted CA certificates refreshed" fingerprints="[]"',
+    'time="2026-11-23T10:30:00Z" level=info msg="Client cert refreshed from disk" cert="NebulaCertificate {}"',
+)
+"""What 1.6.1 says at every SIGHUP."""
+
+
+class FakeChild:
+    """A process that is only a few lines in a log file; ends by SIGTERM (unless ``stubborn``) and by SIGKILL."""
+
+    def __init__(self, spawner: FakeSpawner, pid: int, log_path: Path) -> None:
+        self.pid = pid
+        self.start_ticks = pid
+        self.log_path = log_path
+        self.stubborn = False
+        self.released = False
+        self.signals: list[signal.Signals] = []
+        self._spawner = spawner
+        self._code: int | None = None
+        self._ended = trio.Event()
+
+    def log(self, *lines: str) -> None:
+        with self.log_path.open("a") as file:
+            file.writelines(f"{line}\n" for line in lines)
+
+    def die(self, code: int = 1) -> None:
+        self._code = code
+        self._ended.set()
+        self._spawner.living.pop(self.pid, None)
+
+    def send_signal(self, number: signal.Signals) -> None:
+        if self._ended.is_set():
+            return
+        self.signals.append(number)
+        if number is signal.SIGKILL or (number is signal.SIGTERM and not self.stubborn):
+            self.die(0 if number is signal.SIGTERM else -9)
+        elif number is signal.SIGHUP:
+            self.log(*self._spawner.hup_lines)
+
+    async def wait(self) -> int | None:
+        await self._ended.wait()
+        return self._code
+
+    def release(self) -> None:
+        self.released = True
+
+
+class FakeSpawner:
+    """Spawns :class:`FakeChild`: gets ready at once, dies early, or says nothing, as told by ``behaviour``."""
+
+    def __init__(self, version: str = "1.6.1") -> None:
+        self.version = version
+        self.behaviour: Literal["ready", "dies", "silent", "missing"] = "ready"
+        self.hup_lines: tuple[str, ...] = HUP_LINES
+        self.children: list[FakeChild] = []
+        self.living: dict[int, FakeChild] = {}
+        self.users: list[str | None] = []
+
+    @property
+    def child(self) -> FakeChild:
+        return self.children[-1]
+
+    async def spawn(self, argv: Sequence[str], *, log_path: Path, user: str | None) -> Child:
+        await trio.lowlevel.checkpoint()
+        self.users.append(user)
+        if self.behaviour == "missing":
+            raise FileNotFoundError(2, "No such file or directory", argv[0])
+        child = FakeChild(self, 1000 + len(self.children), log_path)
+        assert not [other for other in self.living.values() if other.log_path == log_path], "two at once"
+        self.children.append(child)
+        self.living[child.pid] = child
+        if self.behaviour == "ready":
+            child.log(READY_LINE.format(self.version, 4242))
+        elif self.behaviour == "dies":
+            child.log('level=error msg="Failed to open udp listener" error="it broke"')
+            child.die(1)
+        return child
+
+    def adopt(self, known: Record) -> Child | None:
+        return self.living.get(known.pid) if known.pid is not None else None
+
+
+async def inline(job: Callable[[], Any], /) -> Any:
+    """Run a blocking job right here: an autojump clock would jump over a thread."""
+    await trio.lowlevel.checkpoint()
+    return job()

@@ -22,6 +22,9 @@ TAIL_BYTES = 65_536
 CHUNK_BYTES = 262_144
 """Copied at a time while rotating."""
 
+RECENT_LINES = 20
+"""An error further back than this is not why nebula ended."""
+
 SENTENCE_LIMIT = 500
 """Characters of nebula's own words that we repeat in an error."""
 
@@ -122,14 +125,12 @@ def sentence(line: str) -> str:
 
 
 def complaint(lines: list[str]) -> str | None:
-    """Return what the last error among ``lines`` says; else the last line that is not a log line (a Go panic, say)."""
-    for line in reversed(lines):
-        if is_error(line):
-            return sentence(line)
-    for line in lines:
-        if line.strip() and not _LEVEL.search(line):
-            return line.strip()[:SENTENCE_LIMIT]
-    return None
+    """Return why nebula ended, in its own words: what follows the last log line (a Go panic, say), else the last error."""
+    last = next((n for n in range(len(lines), 0, -1) if _LEVEL.search(lines[n - 1])), 0)
+    bare = next((line.strip() for line in lines[last:] if line.strip()), None)
+    if bare is not None:
+        return bare[:SENTENCE_LIMIT]
+    return next((sentence(line) for line in reversed(lines[-RECENT_LINES:]) if is_error(line)), None)
 
 
 def _unquoted(found: re.Match[str]) -> str:

@@ -18,7 +18,8 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
     """What a process was started with, or has provably reloaded since.
 
     ``config`` is complete, with paths; ``config_digest`` is whatever the caller calls its version's digest;
-    ``fingerprint`` that of the host certificate and ``authorities`` those of the CA certificates (lower-case hex).
+    ``fingerprint`` that of the host certificate and ``authorities`` those of the CA certificates (lower-case hex);
+    ``addresses`` and ``subnets`` are what the host certificate speaks for (None: could not be read).
     """
 
     config: dict[str, object]
@@ -26,6 +27,8 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
     port: int
     fingerprint: str | None
     authorities: tuple[str, ...]
+    addresses: tuple[str, ...] | None = None
+    subnets: tuple[str, ...] | None = None
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):

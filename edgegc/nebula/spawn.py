@@ -34,6 +34,7 @@ class Child(Protocol):
     """A living process that we may signal and wait for."""
 
     pid: int
+    start_ticks: int
 
     def send_signal(self, number: signal.Signals) -> None:
         """Signal it; nothing happens if it is gone. Never hits another process that got the same pid."""
@@ -79,7 +80,12 @@ class SystemSpawner:
                 )
             finally:
                 os.close(log)
-            child = _held(process.pid)
+            try:
+                child = _held(process.pid)
+            except OSError:
+                process.kill()  # at once, so that it did nothing yet
+                process.wait()
+                raise
             # Popen and trio.Process insist on being waited for and warn when let go; ours are left running on
             # purpose and waited for through the pidfd. asyncio silences Popen in the same way.
             process.returncode = 0
@@ -105,8 +111,9 @@ class SystemSpawner:
 
 
 class _PidfdChild:
-    def __init__(self, pid: int, pidfd: int) -> None:
+    def __init__(self, pid: int, start_ticks: int, pidfd: int) -> None:
         self.pid = pid
+        self.start_ticks = start_ticks
         self._pidfd = pidfd
 
     def send_signal(self, number: signal.Signals) -> None:
@@ -128,16 +135,13 @@ class _PidfdChild:
 class _ProcChild:
     """For kernels without pidfd: a pid, and the start ticks that say it is still the same process."""
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pid: int, start_ticks: int) -> None:
         self.pid = pid
-        seen = record.stat(pid)
-        if seen is None:
-            raise ProcessLookupError(errno.ESRCH, "no such process")
-        self._start_ticks = seen.start_ticks
+        self.start_ticks = start_ticks
 
     def _alive(self) -> bool:
         seen = record.stat(self.pid)
-        return seen is not None and record.is_alive(seen) and seen.start_ticks == self._start_ticks
+        return seen is not None and record.is_alive(seen) and seen.start_ticks == self.start_ticks
 
     def send_signal(self, number: signal.Signals) -> None:
         if self._alive():
@@ -154,12 +158,18 @@ class _ProcChild:
 
 
 def _held(pid: int) -> Child:
+    pidfd = -1
     try:
-        return _PidfdChild(pid, os.pidfd_open(pid))
+        pidfd = os.pidfd_open(pid)
     except OSError as error:
-        if error.errno in (errno.ENOSYS, errno.EPERM):  # old kernel; seccomp of old container runtimes
-            return _ProcChild(pid)
-        raise
+        if error.errno not in (errno.ENOSYS, errno.EPERM):  # old kernel; seccomp of old container runtimes
+            raise
+    seen = record.stat(pid)
+    if seen is None:
+        if pidfd >= 0:
+            os.close(pidfd)
+        raise ProcessLookupError(errno.ESRCH, "no such process")
+    return _PidfdChild(pid, seen.start_ticks, pidfd) if pidfd >= 0 else _ProcChild(pid, seen.start_ticks)
 
 
 def _reap(kind: int, identity: int) -> int | None:

@@ -1,0 +1,53 @@
+"""Says whether a UDP port is free, and who has it. Checked by us because nebula may not notice.
+
+With ``routines`` > 1 nebula sets SO_REUSEPORT, and a second process then silently shares the port of the first.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+
+import psutil
+
+from edgegc.nebula.executable import ApplyFailed
+
+ANY_HOST = ("", "0.0.0.0", "::", "[::]")
+"""Ways to say in ``listen.host`` that every address is meant."""
+
+
+def check_free(host: str, port: int) -> None:
+    """Return if nothing is bound to UDP ``port`` on ``host`` (as in ``listen.host``); 0 is always free.
+
+    Raises :class:`ApplyFailed` that names the process, if we may know it. Blocking, for less than a millisecond.
+    """
+    if port == 0:
+        return
+    address = host.strip("[]")
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as ours:
+        try:
+            ours.bind((address, port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise ApplyFailed(
+                    f"UDP port {port} is in use by {_holder(port)}: end that process, or choose another port"
+                ) from None
+            if error.errno == errno.EADDRNOTAVAIL:
+                raise ApplyFailed(f"{host} is not an address of this machine: correct listen.host") from None
+            if error.errno == errno.EACCES:
+                raise ApplyFailed(f"UDP port {port} needs root: choose a port above 1023") from None
+            raise ApplyFailed(f"UDP port {port} on {host!r} can't be used: {error.strerror}") from None
+
+
+def _holder(port: int) -> str:
+    try:
+        pids = {
+            connection.pid
+            for connection in psutil.net_connections(kind="udp")
+            if connection.laddr and connection.laddr.port == port and connection.pid is not None
+        }
+        named = [f"{psutil.Process(pid).name()} (pid {pid})" for pid in sorted(pids)]
+    except (psutil.Error, OSError):
+        named = []
+    return ", ".join(named) or "another process"
