@@ -121,13 +121,10 @@ class AccessLog:
             return
         more = f" (and {tally.unlogged} alike before it)" if tally.unlogged else ""
         tally.logged_at, tally.unlogged = now, 0
+        # The message is the kind of request, so that a sampler of messages downstream tells kinds apart too.
         logger.log(
             level,
-            "%s %s %d%s",
-            method,
-            path,
-            status,
-            more,
+            f"{method} {route} {status}{more}",
             extra={
                 "request_id": request_id,
                 "method": method,

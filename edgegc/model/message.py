@@ -27,6 +27,8 @@ Groups = Annotated[tuple[Group, ...], Meta(max_length=64)]
 Mtu = Annotated[int, Meta(ge=1280, le=9000)]
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Label = Annotated[str, Meta(max_length=200)]
+Amount = Annotated[int, Meta(ge=0, le=2**53)]
+"""A count or size: more than any real one, and less than what JSON readers and SQLite get wrong."""
 DEFAULT_MTU = 1300
 RFC1918 = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")
 
@@ -332,12 +334,12 @@ class EffectiveVersion(Struct, frozen=True, kw_only=True):
 class Report(Request, frozen=True, kw_only=True):
     """``POST /api/v1/report``."""
 
-    applied_version: Annotated[int, Meta(ge=0)]
+    applied_version: Amount
     state: ReportedState
     error: Annotated[str, Meta(max_length=2000)] | None = None
     nebula_version: Annotated[str, Meta(max_length=64)] | None = None
     lighthouse_reached: bool | None = None
-    rss_bytes: Annotated[int, Meta(ge=0)] | None = None
+    rss_bytes: Amount | None = None
     cpu_percent: Annotated[float, Meta(ge=0)] | None = None
 
 

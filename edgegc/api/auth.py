@@ -1,0 +1,90 @@
+"""Who is asking: the bearer token or the admin socket, and from where. What a caller may do is control's business."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import TYPE_CHECKING, Any
+
+from edgegc import errors
+from edgegc.control import credentials
+
+if TYPE_CHECKING:
+    from quart.wrappers import Request
+
+    from edgegc.control.control import Control
+    from edgegc.model.credential import Caller
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+def trusted(addresses: tuple[str, ...]) -> tuple[Network, ...]:
+    """Read ``api.trusted_proxies``. :raises errors.Invalid: naming what is no address or network."""
+    networks: list[Network] = []
+    for address in addresses:
+        try:
+            networks.append(ipaddress.ip_network(address, strict=False))
+        except ValueError as error:
+            raise errors.Invalid(f"api.trusted_proxies: {address!r} is no address and no network") from error
+    return tuple(networks)
+
+
+def state_of(request: Request) -> dict[str, Any]:
+    """Return what the server wrote beside a request: ``request_id``, ``admin`` (it came over the admin socket)."""
+    state: dict[str, Any] = request.scope["state"]
+    return state
+
+
+def request_id_of(request: Request) -> str:
+    """Return the id that the answer carries as ``X-Request-ID``."""
+    return str(state_of(request).get("request_id", ""))
+
+
+def is_admin_socket(request: Request) -> bool:
+    """Whether a request came over the admin socket."""
+    return bool(state_of(request).get("admin"))
+
+
+def source_of(request: Request, proxies: tuple[Network, ...]) -> str:
+    """Return the client's address, or ``socket``. ``X-Forwarded-For`` counts only as far as trusted proxies wrote it."""
+    client = request.scope.get("client")
+    if client is None:
+        return "socket"
+    source = str(client[0])
+    if not proxies:
+        return source
+    forwarded = ",".join(request.headers.getlist("x-forwarded-for")).split(",")
+    for hop in reversed([hop.strip() for hop in forwarded if hop.strip()]):
+        if not _is_in(source, proxies):
+            break
+        try:
+            source = str(ipaddress.ip_address(hop))
+        except ValueError:
+            break
+    return source
+
+
+async def caller_of(request: Request, control: Control, proxies: tuple[Network, ...]) -> Caller:
+    """Authenticate a request. A token wins over the socket, so that over the socket one can also ask as somebody else.
+
+    :raises errors.Unauthorized: with the reason, which is for the log only.
+    """
+    source = source_of(request, proxies)
+    state_of(request)["source"] = source
+    given = request.headers.getlist("authorization")
+    if not given and is_admin_socket(request):
+        return credentials.socket_caller(request_id_of(request))
+    if len(given) != 1:
+        raise errors.Unauthorized("no Authorization header" if not given else "several Authorization headers")
+    scheme, _, token = given[0].strip().partition(" ")
+    token = token.strip()
+    if scheme.lower() != "bearer" or not token:
+        raise errors.Unauthorized("the Authorization header is not of the form 'Bearer <token>'")
+    return await credentials.authenticate(control, token, source=source, request_id=request_id_of(request))
+
+
+def _is_in(address: str, networks: tuple[Network, ...]) -> bool:
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    return any(found in network for network in networks)

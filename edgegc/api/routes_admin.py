@@ -1,0 +1,81 @@
+"""What the operator does: tenants, clusters, API tokens."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edgegc.api import codec
+from edgegc.api.routes_box import NoQuery
+from edgegc.control import clusters, tenants, tokens
+from edgegc.model import message
+
+if TYPE_CHECKING:
+    from quart.wrappers import Response
+
+    from edgegc.api.app import Application
+
+
+def add(app: Application) -> None:
+    """Add the routes."""
+    control = app.control
+
+    @app.post("/api/v1/tenants")
+    async def create_tenant() -> Response:
+        caller = await app.caller()
+        return codec.reply(await tenants.create(control, caller, await app.body(message.TenantCreate)), 201)
+
+    @app.get("/api/v1/tenants")
+    async def list_tenants() -> Response:
+        caller = await app.caller()
+        app.query(NoQuery)
+        return codec.reply(await tenants.list_(control, caller))
+
+    @app.get("/api/v1/tenants/<tenant_id>")
+    async def get_tenant(tenant_id: str) -> Response:
+        caller = await app.caller()
+        return codec.reply(await tenants.get(control, caller, tenant_id))
+
+    @app.patch("/api/v1/tenants/<tenant_id>")
+    async def update_tenant(tenant_id: str) -> Response:
+        caller = await app.caller()
+        asked = await app.body(message.TenantUpdate)
+        return codec.reply(await tenants.update(control, caller, tenant_id, asked))
+
+    @app.post("/api/v1/clusters")
+    async def create_cluster() -> Response:
+        caller = await app.caller()
+        return codec.reply(await clusters.create(control, caller, await app.body(message.ClusterCreate)), 201)
+
+    @app.get("/api/v1/clusters")
+    async def list_clusters() -> Response:
+        caller = await app.caller()
+        app.query(NoQuery)
+        return codec.reply(await clusters.list_(control, caller))
+
+    @app.get("/api/v1/clusters/<cluster_id>")
+    async def get_cluster(cluster_id: str) -> Response:
+        caller = await app.caller()
+        return codec.reply(await clusters.get(control, caller, cluster_id))
+
+    @app.patch("/api/v1/clusters/<cluster_id>")
+    async def update_cluster(cluster_id: str) -> Response:
+        caller = await app.caller()
+        asked = await app.body(message.ClusterUpdate)
+        return codec.reply(await clusters.update(control, caller, cluster_id, asked))
+
+    @app.post("/api/v1/api-tokens")
+    async def create_token() -> Response:
+        caller = await app.caller()
+        return codec.reply(await tokens.create(control, caller, await app.body(message.ApiTokenCreate)), 201)
+
+    @app.get("/api/v1/api-tokens")
+    async def list_tokens() -> Response:
+        caller = await app.caller()
+        app.query(NoQuery)
+        return codec.reply(await tokens.list_(control, caller))
+
+    @app.delete("/api/v1/api-tokens/<token_id>")
+    async def revoke_token(token_id: str) -> Response:
+        caller = await app.caller()
+        await tokens.revoke(control, caller, token_id)
+        return codec.nothing()

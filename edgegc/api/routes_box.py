@@ -1,0 +1,94 @@
+"""Paths about the box itself: health, version, metrics, lighthouses, resources. Handlers parse, ask control, encode."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import TYPE_CHECKING, Annotated, Final
+
+import msgspec
+from msgspec import Meta
+from quart import request
+
+from edgegc import build, errors
+from edgegc.api import auth, codec, metrics
+from edgegc.control import credentials, lighthouses, overview
+from edgegc.model import message
+
+if TYPE_CHECKING:
+    from quart.wrappers import Response
+
+    from edgegc.api.app import Application
+
+LIVE: Final = b'{"status":"ok"}'
+PROMETHEUS: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class NoQuery(message.Request, frozen=True, kw_only=True):
+    """For paths that take no query: whatever is given is a mistake worth telling."""
+
+
+class ResourcesQuery(message.Request, frozen=True, kw_only=True):
+    """``GET /api/v1/resources``: how far back, and how coarse, in seconds."""
+
+    window_s: Annotated[float, Meta(gt=0, le=86_400)] = 900.0
+    step_s: Annotated[float, Meta(gt=0, le=86_400)] = 15.0
+
+
+def add(app: Application) -> None:
+    """Add the routes."""
+    control = app.control
+
+    @app.get("/health/live")
+    async def live() -> Response:
+        return codec.raw(LIVE)
+
+    @app.get("/health/ready")
+    async def ready() -> Response:
+        report = overview.health(control)
+        return codec.reply(report, 503 if report.status == "unavailable" else 200)
+
+    @app.get("/api/v1/version")
+    async def version() -> Response:
+        return codec.reply(msgspec.convert(build.describe(), message.VersionInfo))
+
+    @app.get("/metrics")
+    async def show_metrics() -> Response:
+        if not (auth.is_admin_socket(request) or _is_local()):
+            caller = await app.caller()
+            if not credentials.may_read_metrics(caller):
+                raise errors.Forbidden("reading metrics needs a token with the scope metrics or operator")
+        return codec.raw(await metrics.exposition(control, app.log), content_type=PROMETHEUS)
+
+    @app.get("/api/v1/resources")
+    async def resources() -> Response:
+        caller = await app.caller()
+        credentials.operator_only(caller)
+        query = app.query(ResourcesQuery)
+        series = control.series.window(since=control.clock.now() - query.window_s, step_s=query.step_s)
+        return codec.reply(message.Resources(step_s=query.step_s, series=series))
+
+    @app.get("/api/v1/lighthouses")
+    async def list_lighthouses() -> Response:
+        caller = await app.caller()
+        app.query(NoQuery)
+        return codec.reply(await lighthouses.list_(control, caller))
+
+    @app.post("/api/v1/lighthouses/<cluster_id>/restart")
+    async def restart_lighthouse(cluster_id: str) -> Response:
+        caller = await app.caller()
+        await lighthouses.restart(control, caller, cluster_id)
+        return codec.nothing(202)
+
+    @app.post("/api/v1/lighthouses/<cluster_id>/stop")
+    async def stop_lighthouse(cluster_id: str) -> Response:
+        caller = await app.caller()
+        await lighthouses.stop(control, caller, cluster_id)
+        return codec.nothing(202)
+
+
+def _is_local() -> bool:
+    """Whether a request comes from this box and was not forwarded by a proxy on it, which would make all clients local."""
+    client = request.scope.get("client")
+    if client is None or "forwarded" in request.headers or "x-forwarded-for" in request.headers:
+        return False
+    return ipaddress.ip_address(str(client[0]).partition("%")[0]).is_loopback

@@ -1,0 +1,170 @@
+"""A node's own calls: enrol, ask for its version, download, report, its routes, its certificate, the topology."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Final
+
+from msgspec import Meta
+from quart import request
+
+from edgegc.api import auth, codec, problem, ranges
+from edgegc.api.routes_box import NoQuery
+from edgegc.control import bundles, certificates, credentials, enrolment, fleet, polls, topology
+from edgegc.model import message
+
+if TYPE_CHECKING:
+    from quart.wrappers import Response
+
+    from edgegc.api.app import Application
+
+ETAG_DIGEST_CHARACTERS: Final = 16
+"""Of a bundle's digest in its ETag; the version before it already tells bundles of a node apart."""
+MAX_VERSION: Final = 2**53
+"""More than any version, less than what a JSON reader or SQLite gets wrong."""
+
+
+class VersionQuery(message.Request, frozen=True, kw_only=True):
+    """``GET /api/v1/config/version``: the version the node has, and how long it would wait for another, in seconds."""
+
+    current: Annotated[int, Meta(ge=0, le=MAX_VERSION)] | None = None
+    wait: Annotated[float, Meta(ge=0, le=polls.MAX_WAIT_S)] = 0.0
+
+
+class BundleQuery(message.Request, frozen=True, kw_only=True):
+    """``GET /api/v1/config/bundle``: the version the node has."""
+
+    current_version: Annotated[int, Meta(ge=0, le=MAX_VERSION)] | None = None
+
+
+class ClusterQuery(message.Request, frozen=True, kw_only=True):
+    """For paths that are about "the cluster": which, where the caller's token does not say it."""
+
+    cluster_id: str | None = None
+
+
+def add(app: Application) -> None:
+    """Add the routes."""
+    control = app.control
+
+    @app.post("/api/v1/enroll")
+    async def enroll() -> Response:
+        caller = await app.caller()
+        return codec.reply(await enrolment.enroll(control, caller, await app.body(message.Enroll)), 201)
+
+    @app.get("/api/v1/config/version")
+    async def config_version() -> Response:
+        caller = await app.caller()
+        node_id = credentials.node_only(caller)
+        query = app.query(VersionQuery)
+        headers = request.headers
+        fleet.ride_along(
+            control,
+            node_id,
+            applied=headers.get("edgegc-applied"),
+            state=headers.get("edgegc-state"),
+            nebula=headers.get("edgegc-nebula"),
+        )
+        known = headers.get("if-none-match")
+        current = query.current if query.current is not None else _version_in(known)
+        if query.wait > 0:
+            auth.state_of(request)["held"] = True
+        answer = await polls.wait(control, node_id, current=current, wait_s=query.wait)
+        if answer.waited:
+            # Meanwhile the node may have been deleted or its token rotated.
+            await app.caller()
+        sent = {"etag": f'"{answer.version}"', "cache-control": "no-store"}
+        if answer.spread_s is not None:
+            sent["edgegc-spread"] = str(answer.spread_s)
+        if answer.interval_s is not None:
+            sent["edgegc-interval"] = str(answer.interval_s)
+        # `current` wins: who says that it has another version gets this one, whatever its If-None-Match says.
+        if ranges.none_match(known, str(answer.version)) and query.current in (None, answer.version):
+            return codec.nothing(304, headers=sent)
+        return codec.reply(message.EffectiveVersion(version=answer.version), headers=sent)
+
+    @app.get("/api/v1/config/bundle")
+    async def config_bundle() -> Response:
+        caller = await app.caller()
+        query = app.query(BundleQuery)
+        bundle = await bundles.node_bundle(control, caller)
+        tag = f"{bundle.version}-{bundle.digest[:ETAG_DIGEST_CHARACTERS]}"
+        sent = {
+            "etag": f'"{tag}"',
+            "accept-ranges": "bytes",
+            "cache-control": "private, no-cache",
+            "edgegc-version": str(bundle.version),
+            "edgegc-digest": f"sha256:{bundle.digest}",
+            "edgegc-signature": bundle.signature,
+        }
+        if query.current_version == bundle.version or ranges.none_match(
+            request.headers.get("if-none-match"), tag
+        ):
+            return codec.nothing(304, headers=sent)
+        length = len(bundle.body)
+        wanted = request.headers.get("range")
+        if request.headers.get("if-range", f'"{tag}"') != f'"{tag}"':
+            wanted = None  # What the client has a part of is another bundle.
+        try:
+            part = ranges.part(wanted, length)
+        except ranges.Unsatisfiable:
+            made = problem.answer(
+                416,
+                f"the bundle has {length} bytes, the range {wanted} lies beyond them",
+                request_id=auth.request_id_of(request),
+                headers=(("content-range", f"bytes */{length}"),),
+            )
+            return codec.raw(
+                made.body, made.status, content_type=problem.CONTENT_TYPE, headers=dict(made.headers)
+            )
+        if part is None:
+            return codec.raw(bundle.body, content_type="application/gzip", headers=sent)
+        begin, end = part
+        sent["content-range"] = f"bytes {begin}-{end - 1}/{length}"
+        return codec.raw(bundle.body[begin:end], 206, content_type="application/gzip", headers=sent)
+
+    @app.post("/api/v1/report")
+    async def report() -> Response:
+        caller = await app.caller()
+        fleet.report(control, caller, await app.body(message.Report))
+        return codec.nothing()
+
+    @app.get("/api/v1/routes")
+    async def own_routes() -> Response:
+        caller = await app.caller()
+        app.query(NoQuery)
+        return codec.reply(await topology.own_routes(control, caller))
+
+    @app.put("/api/v1/routes")
+    async def set_own_routes() -> Response:
+        caller = await app.caller()
+        return codec.reply(await topology.set_own_routes(control, caller, await app.body(message.Routes)))
+
+    @app.get("/api/v1/routes/cluster")
+    async def cluster_routes() -> Response:
+        caller = await app.caller()
+        return codec.reply(await topology.cluster_routes(control, caller, app.query(ClusterQuery).cluster_id))
+
+    @app.get("/api/v1/topology")
+    async def cluster_topology() -> Response:
+        caller = await app.caller()
+        found = await topology.cluster_topology(control, caller, app.query(ClusterQuery).cluster_id)
+        tag = f"{found.cluster_id}-{found.version}"
+        sent = {"etag": f'"{tag}"', "cache-control": "private, no-cache"}
+        if ranges.none_match(request.headers.get("if-none-match"), tag):
+            return codec.nothing(304, headers=sent)
+        return codec.reply(found, headers=sent)
+
+    @app.post("/api/v1/certificate")
+    async def certificate() -> Response:
+        caller = await app.caller()
+        return codec.reply(
+            await certificates.issue(control, caller, await app.body(message.CertificateRequest))
+        )
+
+
+def _version_in(if_none_match: str | None) -> int | None:
+    """Return the version that ``If-None-Match`` names, which counts as ``current`` where that is not given."""
+    for tag in ranges.tags(if_none_match):
+        if tag.isascii() and tag.isdecimal() and len(tag) <= ranges.MAX_DIGITS:
+            return int(tag)
+    return None

@@ -1,0 +1,144 @@
+"""What a cluster's admin does: nodes and what is fixed for each, enrolment keys, the rollout."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from msgspec import Meta
+
+from edgegc.api import codec
+from edgegc.api.routes_node import ClusterQuery
+from edgegc.control import enrolment, nodes, rollout
+from edgegc.model import message
+from edgegc.model.node import Role, State
+
+if TYPE_CHECKING:
+    from quart.wrappers import Response
+
+    from edgegc.api.app import Application
+
+MAX_PAGE_SIZE = 500
+MAX_PAGE = 1_000_000
+Sort = Literal[
+    "name", "-name", "created_at", "-created_at", "last_seen_at", "-last_seen_at", "overlay_ip", "-overlay_ip"
+]
+
+
+class NodesQuery(message.Request, frozen=True, kw_only=True):
+    """``GET /api/v1/nodes``."""
+
+    cluster_id: str | None = None
+    page: Annotated[int, Meta(ge=1, le=MAX_PAGE)] = 1
+    page_size: Annotated[int, Meta(ge=1, le=MAX_PAGE_SIZE)] = 50
+    cursor: Annotated[str, Meta(max_length=1024)] | None = None
+    name: Annotated[str, Meta(max_length=63)] | None = None
+    group: Annotated[str, Meta(max_length=63)] | None = None
+    role: Role | None = None
+    state: State | None = None
+    sort: Sort = "name"
+
+
+def add(app: Application) -> None:
+    """Add the routes."""
+    control = app.control
+
+    @app.post("/api/v1/nodes")
+    async def create_node() -> Response:
+        caller = await app.caller()
+        cluster_id = app.query(ClusterQuery).cluster_id
+        created = await nodes.create(control, caller, cluster_id, await app.body(message.NodeCreate))
+        return codec.reply(created, 201)
+
+    @app.get("/api/v1/nodes")
+    async def list_nodes() -> Response:
+        caller = await app.caller()
+        asked = app.query(NodesQuery)
+        query = message.NodeQuery(
+            page=asked.page,
+            page_size=asked.page_size,
+            cursor=asked.cursor,
+            name=asked.name,
+            group=asked.group,
+            role=asked.role,
+            state=asked.state,
+            sort=asked.sort,
+        )
+        return codec.reply(await nodes.list_(control, caller, asked.cluster_id, query))
+
+    @app.get("/api/v1/nodes/<node_id>")
+    async def get_node(node_id: str) -> Response:
+        caller = await app.caller()
+        return codec.reply(await nodes.get(control, caller, node_id))
+
+    @app.patch("/api/v1/nodes/<node_id>")
+    async def update_node(node_id: str) -> Response:
+        caller = await app.caller()
+        return codec.reply(await nodes.update(control, caller, node_id, await app.body(message.NodeUpdate)))
+
+    @app.delete("/api/v1/nodes/<node_id>")
+    async def delete_node(node_id: str) -> Response:
+        caller = await app.caller()
+        await nodes.delete(control, caller, node_id)
+        return codec.nothing()
+
+    @app.patch("/api/v1/nodes/<node_id>/mtu")
+    async def update_mtu(node_id: str) -> Response:
+        caller = await app.caller()
+        asked = await app.body(message.MtuUpdate)
+        return codec.reply(await nodes.update(control, caller, node_id, message.NodeUpdate(mtu=asked.mtu)))
+
+    @app.post("/api/v1/nodes/<node_id>/token")
+    async def rotate_token(node_id: str) -> Response:
+        caller = await app.caller()
+        return codec.reply(await nodes.rotate_token(control, caller, node_id))
+
+    @app.put("/api/v1/nodes/<node_id>/lighthouse")
+    async def set_lighthouse(node_id: str) -> Response:
+        caller = await app.caller()
+        asked = await app.body(message.LighthouseSet)
+        return codec.reply(await nodes.set_lighthouse(control, caller, node_id, asked))
+
+    @app.delete("/api/v1/nodes/<node_id>/lighthouse")
+    async def unset_lighthouse(node_id: str) -> Response:
+        caller = await app.caller()
+        await nodes.unset_lighthouse(control, caller, node_id)
+        return codec.nothing()
+
+    @app.put("/api/v1/nodes/<node_id>/relay")
+    async def set_relay(node_id: str) -> Response:
+        caller = await app.caller()
+        return codec.reply(await nodes.set_relay(control, caller, node_id))
+
+    @app.delete("/api/v1/nodes/<node_id>/relay")
+    async def unset_relay(node_id: str) -> Response:
+        caller = await app.caller()
+        await nodes.unset_relay(control, caller, node_id)
+        return codec.nothing()
+
+    @app.put("/api/v1/nodes/<node_id>/routes")
+    async def set_routes(node_id: str) -> Response:
+        caller = await app.caller()
+        return codec.reply(await nodes.set_routes(control, caller, node_id, await app.body(message.Routes)))
+
+    @app.post("/api/v1/enrollment-keys")
+    async def create_key() -> Response:
+        caller = await app.caller()
+        cluster_id = app.query(ClusterQuery).cluster_id
+        asked = await app.body(message.EnrolmentKeyCreate)
+        return codec.reply(await enrolment.create_key(control, caller, cluster_id, asked), 201)
+
+    @app.get("/api/v1/enrollment-keys")
+    async def list_keys() -> Response:
+        caller = await app.caller()
+        return codec.reply(await enrolment.list_keys(control, caller, app.query(ClusterQuery).cluster_id))
+
+    @app.delete("/api/v1/enrollment-keys/<key_id>")
+    async def revoke_key(key_id: str) -> Response:
+        caller = await app.caller()
+        await enrolment.revoke_key(control, caller, key_id)
+        return codec.nothing()
+
+    @app.get("/api/v1/rollout")
+    async def show_rollout() -> Response:
+        caller = await app.caller()
+        return codec.reply(await rollout.rollout(control, caller, app.query(ClusterQuery).cluster_id))
