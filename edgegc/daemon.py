@@ -1,0 +1,321 @@
+"""The daemon: opens everything, owns the root nursery, ends in order. The only wiring of the server side.
+
+Knows who needs whom, and nothing of what they do.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import os
+import resource
+import signal
+import socket
+from contextlib import ExitStack
+from functools import partial
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+import trio
+
+from edgegc import errors, logs, systemd
+from edgegc.api import listeners as listening
+from edgegc.api import tls
+from edgegc.api.access import AccessLog
+from edgegc.api.app import create_app
+from edgegc.api.server import Server as HttpServer
+from edgegc.clock import SystemClock
+from edgegc.control import fleet, housekeeping
+from edgegc.control.control import Control, open_control
+from edgegc.model.manifest import Server
+from edgegc.store.database import StoreCrashed, open_database
+from edgegc.store.vault import open_vault
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
+
+    from edgegc.api.listeners import Listener
+    from edgegc.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+DATABASE: Final = "edgegc.db"
+ADMIN_SOCKET: Final = "admin.sock"
+DATA_DIR_MODE: Final = 0o711
+"""Others may pass through, to the lighthouses' directories, but not look around. Everything secret is 0600 besides."""
+FIRST_RETRY_S: Final = 1.0
+LAST_RETRY_S: Final = 300.0
+"""Optional tasks that crash start again after 1 s, then ever later, up to 5 minutes."""
+STEADY_S: Final = 60.0
+"""Who ran for so long begins at the first delay again."""
+
+
+class Crashed(errors.Error):
+    """An essential task crashed: the daemon has ended, and the log says why. The service manager starts it again."""
+
+
+async def run(
+    settings: Settings,
+    *,
+    ready: Callable[[], None] | None = None,
+    reload: Callable[[], Settings] | None = None,
+    task_status: trio.TaskStatus[tuple[str, ...]] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Run the daemon until a signal ends it. Returns when everything is put away.
+
+    SIGTERM leaves the lighthouses running, to be adopted by the next start; SIGINT, or ``lighthouse.on_exit = "stop"``,
+    ends them too; a second signal means at once. SIGHUP calls ``reload`` and takes over what can change while
+    running: the log's level and format, and the TLS certificate.
+
+    :param ready: called once, when the API answers. ``task_status`` says the same to ``nursery.start``, with the
+        URLs that are listened on.
+    :param reload: reads the settings again; without it SIGHUP only re-reads the TLS files.
+    :raises errors.Error: the start failed: the port is taken, the data directory is in use, the settings don't fit.
+        Nothing is left running. Also :class:`Crashed`, when an essential task crashed later.
+
+    Cancelling is like a second SIGTERM.
+    """
+    os.umask(0o077)
+    _raise_file_limit()
+    data = settings.data.dir
+    _make_data_directory(data)
+    vault = open_vault(data)
+    try:
+        async with open_database(data / DATABASE, queue_size=settings.limits.write_queue) as database:
+            with ExitStack() as stack:
+                door = _open_door(settings, stack)
+                control = await open_control(
+                    database, clock=SystemClock(), settings=settings, vault=vault, servers=door.servers
+                )
+                daemon = _Daemon(settings, control, door, reload=reload)
+                await daemon.run(ready=ready, task_status=task_status)
+    except StoreCrashed as error:
+        raise Crashed("edgegc ended because its store crashed; the log says why") from error
+
+
+class _Door:
+    """What the outside reaches us by: the listeners, the TLS context they share, the addresses that agents are told."""
+
+    def __init__(
+        self, listeners: list[Listener], context: ssl.SSLContext | None, servers: tuple[Server, ...]
+    ) -> None:
+        self.listeners = listeners
+        self.context = context
+        self.servers = servers
+
+
+class _Daemon:
+    def __init__(
+        self, settings: Settings, control: Control, door: _Door, *, reload: Callable[[], Settings] | None
+    ) -> None:
+        self._settings = settings
+        self._control = control
+        self._door = door
+        self._reload = reload
+        self._stop = trio.Event()
+        self._stop_lighthouses = settings.lighthouse.on_exit == "stop"
+        self._crash: str | None = None
+
+    async def run(
+        self, *, ready: Callable[[], None] | None, task_status: trio.TaskStatus[tuple[str, ...]]
+    ) -> None:
+        control = self._control
+        log = AccessLog()
+        server = HttpServer(
+            create_app(control, log=log), self._settings, log=log, release=control.polls.release_all
+        )
+        shutdown, served = trio.Event(), trio.Event()
+
+        async def serve(*, task_status: trio.TaskStatus[None]) -> None:
+            await server.run(self._door.listeners, shutdown=shutdown, task_status=task_status)
+            served.set()
+
+        try:
+            async with trio.open_nursery() as root:
+                await root.start(self._essential, "signals", partial(self._signals, root.cancel_scope))
+                await root.start(self._restarting, "fleet", partial(fleet.run, control))
+                await root.start(self._restarting, "housekeeping", partial(housekeeping.run, control))
+                await root.start(self._essential, "api", serve)
+                root.start_soon(systemd.watchdog)
+                urls = tuple(listener.url for listener in self._door.listeners)
+                logger.info("edgegc is up: %s", ", ".join(urls))
+                systemd.notify("READY=1")
+                task_status.started(urls)
+                if ready is not None:
+                    ready()
+                await self._stop.wait()
+                systemd.notify("STOPPING=1")
+                shutdown.set()
+                await served.wait()
+                root.cancel_scope.cancel()
+        except BaseExceptionGroup:
+            if self._crash is None:
+                raise
+            # The one line is in the log already, with its traceback.
+            raise Crashed(
+                f"edgegc ended because its task {self._crash!r} crashed; the log says why"
+            ) from None
+        logger.info(
+            "edgegc has ended; lighthouses were %s", "ended" if self._stop_lighthouses else "left running"
+        )
+
+    async def _essential(
+        self, name: str, task: Callable[..., Awaitable[None]], *, task_status: trio.TaskStatus[None]
+    ) -> None:
+        """Run a task without which nothing makes sense: its crash ends the daemon, with one line in the log."""
+        try:
+            await task(task_status=task_status)
+        except trio.Cancelled:
+            raise
+        except BaseException as error:
+            if not _is_cancellation(error) and self._crash is None:
+                self._crash = name
+                logger.critical("the task %r crashed, so edgegc ends", name, exc_info=error)
+            raise
+
+    async def _restarting(
+        self, name: str, task: Callable[..., Awaitable[None]], *, task_status: trio.TaskStatus[None]
+    ) -> None:
+        """Run a task that the rest can do without: its crash shows on ``/health/ready``, and it starts again."""
+        # The daemon must not wait for it, nor may a second start say `started` a second time.
+        task_status.started()
+        delay_s = FIRST_RETRY_S
+        while True:
+            began = trio.current_time()
+            try:
+                self._control.health.set(name)
+                await task()
+                reason: str = "it ended"
+            except Exception as error:  # An exception group with a Cancelled in it is none.
+                reason = str(error) or type(error).__name__
+                logger.exception("the task %r crashed", name)
+            if trio.current_time() - began >= STEADY_S:
+                delay_s = FIRST_RETRY_S
+            self._control.health.set(
+                name,
+                f"{name} crashed and starts again in {delay_s:.0f} s: {reason}; the log has the traceback",
+            )
+            await trio.sleep(delay_s)
+            delay_s = min(delay_s * 2, LAST_RETRY_S)
+
+    async def _signals(self, root: trio.CancelScope, *, task_status: trio.TaskStatus[None]) -> None:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as received:
+            task_status.started()
+            async for number in received:
+                name = signal.Signals(number).name
+                if number == signal.SIGHUP:
+                    self._take_over_settings()
+                elif self._stop.is_set():
+                    logger.warning("%s again: ending at once", name)
+                    root.cancel()
+                else:
+                    logger.info("%s: ending; a second one ends at once", name)
+                    self._stop_lighthouses |= number == signal.SIGINT
+                    self._stop.set()
+
+    def _take_over_settings(self) -> None:
+        """Take over what can change while running, and name what can't. Settings that don't fit change nothing."""
+        try:
+            new = self._reload() if self._reload is not None else self._settings
+            if self._door.context is not None and new.tls.mode == "files":
+                tls.reload(self._door.context, tls.from_files(new.tls.certificate, new.tls.key))
+        except errors.Error as error:
+            logger.error("SIGHUP: the settings were not taken over: %s", error.message)
+            return
+        if new.log != self._settings.log:
+            logs.configure(level=new.log.level, format=new.log.format)
+        later = [
+            section
+            for section in new.__struct_fields__
+            if section not in ("log",) and getattr(new, section) != getattr(self._settings, section)
+        ]
+        if "tls" in later and new.tls.mode == self._settings.tls.mode == "files":
+            later.remove("tls")
+        logger.info("SIGHUP: log settings and TLS files were read again")
+        if later:
+            logger.warning("SIGHUP: changes of these sections need a restart: %s", ", ".join(later))
+
+
+def _open_door(settings: Settings, stack: ExitStack) -> _Door:
+    """Open the listeners, which ``stack`` closes. The data directory is locked: its admin socket is ours."""
+    identity = _identity(settings)
+    context = tls.context(identity) if identity is not None else None
+    opened = listening.open_tcp(settings.api.listen, tls=context, insecure_http=settings.api.insecure_http)
+    for listener in opened:
+        stack.callback(listener.close)
+    admin = listening.open_admin(settings.data.dir / ADMIN_SOCKET)
+    stack.callback(admin.close)
+    pin = identity.pin if identity is not None and settings.tls.mode == "self-signed" else None
+    urls = settings.api.public_urls or tuple(url for listener in opened if (url := _reachable(listener)))
+    servers = tuple(Server(url=url, pin=pin if url.startswith("https:") else None) for url in urls)
+    return _Door([*opened, admin], context, servers)
+
+
+def _identity(settings: Settings) -> tls.Identity | None:
+    match settings.tls.mode:
+        case "off":
+            return None
+        case "files":
+            return tls.from_files(settings.tls.certificate, settings.tls.key)
+        case "self-signed":
+            hosts = [listening.split_address(address)[0] for address in settings.api.listen]
+            hosts += [host for url in settings.api.public_urls if (host := urlsplit(url).hostname)]
+            names = tuple(dict.fromkeys(host for host in hosts if not _is_wildcard(host)))
+            return tls.self_signed(settings.data.dir / "tls", names=names, now=SystemClock().now())
+
+
+def _reachable(listener: Listener) -> str | None:
+    """Return the URL to tell agents where no public one is set: for a wildcard the address this box routes from."""
+    host = str(listener.socket.getsockname()[0])
+    if not _is_wildcard(host):
+        return listener.url
+    source = _route_source(listener.socket.family)
+    if source is None:
+        return None
+    shown = f"[{source}]" if ":" in source else source
+    return f"{'https' if listener.tls else 'http'}://{shown}:{listener.port}"
+
+
+def _route_source(family: int) -> str | None:
+    """Return the source address of the default route. Nothing is sent: connecting a UDP socket only picks a route."""
+    outside = "2001:db8::1" if family == socket.AF_INET6 else "192.0.2.1"
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((outside, 9))
+            return str(probe.getsockname()[0])
+        except OSError:
+            return None
+
+
+def _is_wildcard(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return False
+
+
+def _make_data_directory(path: Path) -> None:
+    try:
+        if not path.exists():
+            path.mkdir(parents=True)
+            path.chmod(DATA_DIR_MODE)
+    except OSError as error:
+        raise errors.Invalid(f"data.dir: {path} can't be made: {error.strerror}") from error
+    if not path.is_dir():
+        raise errors.Invalid(f"data.dir: {path} is not a directory")
+    if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+        raise errors.Invalid(f"data.dir: no permission to write in {path}")
+
+
+def _raise_file_limit() -> None:
+    """Allow as many file descriptors as the system lets us: each client is one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _is_cancellation(error: BaseException) -> bool:
+    if isinstance(error, BaseExceptionGroup):
+        return error.split(trio.Cancelled)[1] is None
+    return isinstance(error, trio.Cancelled)
