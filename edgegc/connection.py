@@ -26,9 +26,16 @@ READ_BYTES: Final = 65_536
 
 
 class Unreachable(Error):
-    """No answer could be had: name, network, TLS, or a connection that broke off. Whether it was done is unknown."""
+    """No answer could be had: name, network, TLS, or a connection that broke off.
+
+    ``sent`` False: nothing was sent; else whether the server did what it was asked to is unknown.
+    """
 
     code = "unavailable"
+
+    def __init__(self, message: str, *, retry_after_s: int | None = None, sent: bool = True) -> None:
+        super().__init__(message, retry_after_s=retry_after_s)
+        self.sent = sent
 
 
 class Untrusted(Error):
@@ -231,14 +238,14 @@ async def connect(target: Target, *, timeout_s: float = CONNECT_TIMEOUT_S) -> Co
         if raw is not None:
             raw.socket.close()
         if isinstance(error, trio.TooSlowError):
-            raise Unreachable(f"{target} does not answer within {timeout_s:g} s") from error
+            raise Unreachable(f"{target} does not answer within {timeout_s:g} s", sent=False) from error
         if isinstance(error, OSError | trio.BrokenResourceError):
             reason = _reason(error)
             if isinstance(error.__cause__, ssl.SSLCertVerificationError):
                 raise Untrusted(
                     f"{target} shows a certificate that is not trusted ({reason}); give its pin if it is your own"
                 ) from error
-            raise Unreachable(f"{target} cannot be reached: {reason}") from error
+            raise Unreachable(f"{target} cannot be reached: {reason}", sent=False) from error
         raise
 
 
