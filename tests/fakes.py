@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import base64
 import signal
+from ipaddress import IPv4Interface
 from typing import TYPE_CHECKING, Any, Literal
 
 import trio
 
+from edgegc.agent.settings import Cluster as AgentCluster
 from edgegc.model.cluster import Cluster
+from edgegc.model.manifest import Server, signed_text
 from edgegc.model.node import Node
 from edgegc.model.policy import ANY_TO_ANY
+from edgegc.nebula import bundle, certificate, keys, plain_yaml
+from edgegc.nebula.process import Applied, ApplyFailed, NebulaUnusable, ProcessStatus, Wanted
+from edgegc.nebula.states import State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from edgegc.agent.versions import Versions
     from edgegc.nebula.record import Record
     from edgegc.nebula.spawn import Child
 
@@ -172,6 +180,163 @@ class FakeSpawner:
 
     def adopt(self, known: Record) -> Child | None:
         return self.living.get(known.pid) if known.pid is not None else None
+
+
+class ControlPlane:
+    """Makes bundles as a control plane does, with real certificates, for one node of one cluster."""
+
+    def __init__(self, node: int = 5) -> None:
+        self.node_id = f"33333333-3333-4333-8333-{node:012d}"
+        self.cluster_id = CLUSTER_ID
+        self.overlay = IPv4Interface(f"10.42.0.{node}/16")
+        self.signer = keys.generate_ed25519()
+        self.now = 1_900_000_000
+        self.ca_key = keys.generate_ed25519()
+        self.ca = certificate.self_sign(
+            name="home", key=self.ca_key, not_before=self.now - 3600, not_after=self.now + 10**8
+        )
+
+    def certificate(
+        self, public_key: bytes, *, not_after: int | None = None
+    ) -> certificate.NebulaCertificate:
+        return certificate.sign(
+            ca=self.ca,
+            ca_private=self.ca_key.private,
+            name="pi-5",
+            overlay=self.overlay,
+            subnets=(),
+            groups=(),
+            not_before=self.now - 3600,
+            not_after=self.now + 10**7 if not_after is None else not_after,
+            public_key=public_key,
+        )
+
+    def bundle(
+        self,
+        version: int,
+        public_key: bytes,
+        *,
+        lighthouses: Sequence[str] = ("10.42.0.1",),
+        not_after: int | None = None,
+        **changes: Any,
+    ) -> bytes:
+        """Return the body of a version. ``changes`` replace sections of its configuration or fields of its manifest."""
+        config: dict[str, Any] = {
+            "pki": {"blocklist": [], "disconnect_invalid": True},
+            "static_host_map": {address: ["203.0.113.9:4242"] for address in lighthouses},
+            "lighthouse": {"am_lighthouse": False, "interval": 10, "hosts": list(lighthouses)},
+            "listen": {"host": "0.0.0.0"},
+            "tun": {"disabled": False, "mtu": 1300},
+            "firewall": {"inbound": [], "outbound": [{"port": "any", "proto": "any", "host": "any"}]},
+        }
+        manifest: dict[str, Any] = {
+            "cluster_id": self.cluster_id,
+            "node_id": self.node_id,
+            "version": version,
+            "signers": [self.signer.public],
+            "servers": [Server(url="https://203.0.113.9:8443", pin="ab" * 32)],
+            "listen_port": None,
+            "restart_delay_s": 0,
+        }
+        manifest |= {name: value for name, value in changes.items() if name in manifest}
+        config |= {name: value for name, value in changes.items() if name not in manifest}
+        return bundle.build(
+            config=plain_yaml.dump(config),
+            ca_pem=self.ca.pem(),
+            host_pem=self.certificate(public_key, not_after=not_after).pem(),
+            **manifest,
+        )
+
+    def signature(self, body: bytes, version: int, *, key: keys.KeyPair | None = None, **ids: str) -> str:
+        """Return the base64 signature over a body for this node, or for the ``cluster_id`` and ``node_id`` given."""
+        named = {"cluster_id": self.cluster_id, "node_id": self.node_id} | ids
+        text = signed_text(version=version, digest=bundle.digest(body), **named)
+        return base64.b64encode(bundle.sign((key or self.signer).private, text)).decode()
+
+    def membership(self, **changes: Any) -> AgentCluster:
+        """Return what ``agent.toml`` says of the node."""
+        fields: dict[str, Any] = {
+            "id": self.cluster_id,
+            "name": "home",
+            "tenant_id": "22222222-2222-4222-8222-222222222222",
+            "node_id": self.node_id,
+            "node_name": "pi-5",
+            "node_token": "egn_token",
+            "mode": "managed",
+            "servers": (Server(url="https://203.0.113.9:8443", pin="ab" * 32),),
+            "signers": (base64.b64encode(self.signer.public).decode(),),
+            "tun_device": "egc-home",
+        }
+        return AgentCluster(**(fields | changes))
+
+
+class FakeNebula:
+    """A nebula that takes what is in force in a directory, unless it is told to refuse that version.
+
+    ``refuses`` maps versions to reasons; ``unusable`` makes every apply fail as if nebula were not installed.
+    ``applied`` lists the versions it was given, in order.
+    """
+
+    def __init__(self, versions: Versions) -> None:
+        self.refuses: dict[int, str] = {}
+        self.unusable = False
+        self.applied: list[int] = []
+        self.dies_at: int | None = None
+        self._versions = versions
+        self._running: int | None = None
+        self._pid = 100
+
+    @property
+    def status(self) -> ProcessStatus:
+        return ProcessStatus(
+            state=State.STOPPED if self._running is None else State.RUNNING,
+            pid=None if self._running is None else self._pid,
+            adopted=False,
+            restarts=0,
+            started_at=None,
+            last_error=None,
+            nebula_version=(1, 6, 1),
+            config_digest=None,
+            port=None,
+        )
+
+    @property
+    def running(self) -> int | None:
+        return self._running
+
+    async def apply(self, wanted: Wanted) -> Applied:
+        await trio.lowlevel.checkpoint()
+        if self.unusable:
+            raise NebulaUnusable("nebula is not installed: install it")
+        number = self._versions.current()
+        assert number is not None
+        self.applied.append(number)
+        if number in self.refuses:
+            raise ApplyFailed(self.refuses[number])
+        self._running = number
+        applied = Applied(action="restart", reasons=(), pid=self._pid)
+        if number == self.dies_at:
+            self._pid += 1  # it died just after its proof, and was started again
+        return applied
+
+
+class FakeLighthouse:
+    """Answers pings while a version in ``reached_by`` is in force (None: by all). Counts how often it was asked."""
+
+    def __init__(self, versions: Versions, *, reached_by: set[int] | None = None) -> None:
+        self.reached_by = reached_by
+        self.asked = 0
+        self._versions = versions
+
+    async def __call__(self, addresses: tuple[str, ...], device: str, within_s: float) -> bool:
+        self.asked += 1
+        deadline = trio.current_time() + within_s
+        while trio.current_time() < deadline:
+            if self.reached_by is None or self._versions.current() in self.reached_by:
+                await trio.lowlevel.checkpoint()
+                return True
+            await trio.sleep(min(1.0, deadline - trio.current_time()))
+        return False
 
 
 async def inline(job: Callable[[], Any], /) -> Any:

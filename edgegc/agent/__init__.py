@@ -1,1 +1,1 @@
-"""The node side: poll, verify, apply, prove, back out."""
+"""The node's side: joins a cluster, polls, verifies, applies, proves, and backs out. Knows no server side."""
