@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 COMMANDS = {
+    "join": ("edgegc.cli.join:join", "Make this machine a node of a cluster."),
+    "agent": ("edgegc.cli.agent:agent", "Run the node's side; what it does."),
     "tenant": ("edgegc.cli.tenant:tenant", "Owners of clusters."),
     "cluster": ("edgegc.cli.cluster:cluster", "Nebula networks."),
     "node": ("edgegc.cli.node:node", "Members of a cluster."),
