@@ -7,19 +7,21 @@ from __future__ import annotations
 
 import os
 import shlex
-from typing import TYPE_CHECKING, NamedTuple
+import socket
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from edgegc.cli.failure import Failure
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from edgegc.cli.options import Common
     from edgegc.settings import Settings
 
+SOMEWHERE: Final = ("198.51.100.1", 9)
+"""TEST-NET-2 and the discard port, to ask the kernel for a route to the outside."""
+
 
 class JoinTarget(NamedTuple):
-    """Where nodes reach the server, and the pin of its key (None: a certificate that systems trust, or clear text)."""
+    """Where nodes reach the server, and the pin of its key (None: a certificate of the operator's, or clear text)."""
 
     url: str
     pin: str | None
@@ -36,20 +38,39 @@ def join_target(common: Common) -> JoinTarget:
 
 def target_of(settings: Settings) -> JoinTarget:
     """Return the address that a server with these settings gives to nodes. Raises Failure where it has none."""
-    from edgegc.settings_source import is_loopback, split_address
+    from edgegc.settings_source import split_address
 
-    urls = settings.api.public_urls
-    if not urls:
-        scheme = "http" if settings.tls.mode == "off" else "https"
-        hosts = [(*split_address(address, key="api.listen"), address) for address in settings.api.listen]
-        urls = tuple(
-            f"{scheme}://{address}"
-            for host, _, address in hosts
-            if host not in ("", "0.0.0.0", "::") and not is_loopback(host)
-        )
-    if not urls:
-        raise Failure("nodes need an address of this server: set api.public_urls (EDGEGC_API_PUBLIC_URLS)")
-    return JoinTarget(urls[0].rstrip("/"), _pin(settings) if urls[0].startswith("https://") else None)
+    url = settings.api.public_urls[0] if settings.api.public_urls else None
+    if url is None:
+        host, port = split_address(settings.api.listen[0], key="api.listen")
+        if is_wildcard(host):
+            host = default_source() or ""
+        if not host or not port:
+            raise Failure(
+                "nodes need an address of this server: set api.public_urls (EDGEGC_API_PUBLIC_URLS)"
+            )
+        url = url_of(host, port, tls=settings.tls.mode != "off")
+    return JoinTarget(url.rstrip("/"), _pin(settings) if url.startswith("https://") else None)
+
+
+def url_of(host: str, port: int, *, tls: bool) -> str:
+    """Return the URL of a server."""
+    return f"{'https' if tls else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def is_wildcard(host: str) -> bool:
+    """Return whether listening on ``host`` is listening on every address."""
+    return host in ("", "0.0.0.0", "::")
+
+
+def default_source() -> str | None:
+    """Return the address that the default route starts from. Nothing is sent: the kernel only picks a route."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(SOMEWHERE)
+        except OSError:
+            return None
+        return str(probe.getsockname()[0])
 
 
 def join_command(target: JoinTarget, key: str) -> str:
@@ -59,22 +80,15 @@ def join_command(target: JoinTarget, key: str) -> str:
 
 
 def _pin(settings: Settings) -> str | None:
-    if settings.tls.mode == "self-signed":
-        return pin_of_file(settings.data.dir / "tls" / "certificate.pem")
-    if settings.tls.mode == "files" and settings.tls.certificate is not None:
-        return pin_of_file(settings.tls.certificate)
-    return None  # a proxy of the operator's ends TLS
-
-
-def pin_of_file(path: Path) -> str:
-    """Return the pin of a PEM certificate: lower-case hex SHA-256 of its SubjectPublicKeyInfo."""
-    import hashlib
-
+    """Return the pin where the certificate is one that no system trusts by itself."""
+    if settings.tls.mode != "self-signed":
+        return None
     from cryptography import x509
-    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+    from edgegc.api import tls
+
+    path = settings.data.dir / "tls" / "certificate.pem"
     try:
-        key = x509.load_pem_x509_certificate(path.read_bytes()).public_key()
+        return tls.pin_of(x509.load_pem_x509_certificate(path.read_bytes()))
     except ValueError as error:
         raise Failure(f"{path} is not a PEM certificate: {error}") from None
-    return hashlib.sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hexdigest()

@@ -15,8 +15,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 COMMANDS = {
-    "join": ("edgegc.cli.join:join", "Make this machine a node of a cluster."),
-    "agent": ("edgegc.cli.agent:agent", "Run the node's side; what it does."),
+    "quickstart": ("edgegc.cli.quickstart:quickstart", "Make this machine a control plane, and serve."),
+    "serve": ("edgegc.cli.serve:serve", "Run the control plane."),
+    "join": ("edgegc.cli.join:join", "Make this machine a node."),
+    "agent": ("edgegc.cli.agent:agent", "Run the node's daemon, or ask it."),
+    "status": ("edgegc.cli.status:status", "One screen: clusters, lighthouses, nodes, resources."),
     "tenant": ("edgegc.cli.tenant:tenant", "Owners of clusters."),
     "cluster": ("edgegc.cli.cluster:cluster", "Nebula networks."),
     "node": ("edgegc.cli.node:node", "Members of a cluster."),

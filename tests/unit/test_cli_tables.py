@@ -41,7 +41,7 @@ def node(number: int, **changes: Any) -> message.NodeView:
         "error": None,
         "nebula_version": "1.9.3",
         "enrolled_at": NOW,
-        "last_seen_at": NOW - timedelta(seconds=3),
+        "last_seen_at": NOW - timedelta(hours=5, minutes=30),
         "certificate": message.CertificateView(fingerprint="ab" * 32, not_after=NOW),
         "created_at": NOW,
         "updated_at": NOW,
@@ -79,9 +79,9 @@ def test_node_list_fits_80_columns(
     assert run(["node", "list"]) == 0
     assert capsys.readouterr().out.splitlines() == [
         "NAME                         OVERLAY IP  STATE    VERSION   SEEN  ROLE    NEBULA",
-        "pi-2                         10.42.0.2   online         7    3 s  member  1.9.3",
-        "the-one-in-the-cellar-behi…  10.42.0.3   online         7    3 s  member  1.9.3",
-        "pi-4                         10.42.0.4   behind       5→7    3 s  member  -",
+        "pi-2                         10.42.0.2   online         7    5 h  member  1.9.3",
+        "the-one-in-the-cellar-behi…  10.42.0.3   online         7    5 h  member  1.9.3",
+        "pi-4                         10.42.0.4   behind       5→7    5 h  member  -",
         "pi-5 (relay)                 10.42.0.5   offline      -→7  never  member  1.9.3",
     ]
 

@@ -1,0 +1,154 @@
+"""``edgegc status``: one screen of the box: clusters, lighthouses, nodes, resources against budget, last backup."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+import msgspec
+
+from edgegc.cli.options import Command, Common, remote_options
+from edgegc.model import message
+from edgegc.model.lighthouse import LighthouseStatus
+
+if TYPE_CHECKING:
+    from edgegc.client import Client
+
+WATCH_EVERY_S = 2.0
+CLEAR_SCREEN = "\x1b[H\x1b[2J"
+
+
+class ClusterStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """A cluster and how its nodes do."""
+
+    cluster: message.ClusterView
+    rollout: message.Rollout
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``-o json`` prints. ``resources``: the newest value of each series of ``GET /api/v1/resources``."""
+
+    version: message.VersionInfo
+    health: message.Health
+    clusters: tuple[ClusterStatus, ...]
+    lighthouses: tuple[LighthouseStatus, ...]
+    resources: dict[str, float]
+
+
+@click.command(cls=Command, example="edgegc status --watch")
+@click.option("--watch", "-w", is_flag=True, help="Again and again, until Ctrl-C.")
+@remote_options
+@click.pass_obj
+def status(common: Common, watch: bool) -> None:
+    """One screen: clusters, lighthouses, nodes, resources against budget."""
+    import trio
+
+    from edgegc.cli.remote import open_client
+
+    async def main() -> None:
+        async with open_client(common) as client:
+            while True:
+                found = await _ask(client)
+                if watch and sys.stdout.isatty():
+                    click.echo(CLEAR_SCREEN, nl=False)
+                _print(common, found)
+                if not watch:
+                    return
+                await trio.sleep(WATCH_EVERY_S)
+
+    trio.run(main)
+
+
+async def _ask(client: Client) -> Status:
+    clusters = (await client.clusters()).clusters
+    resources = await client.resources(window_s=60)
+    return Status(
+        version=await client.version(),
+        health=await client.health(),
+        clusters=tuple(
+            [
+                ClusterStatus(cluster=each, rollout=await client.rollout(cluster_id=each.id))
+                for each in clusters
+            ]
+        ),
+        lighthouses=(await client.lighthouses()).lighthouses,
+        resources={name: samples[-1][1] for name, samples in resources.series.items() if samples},
+    )
+
+
+def _print(common: Common, found: Status) -> None:
+    from edgegc.cli.node import versions
+    from edgegc.cli.output import Column, colored, emit_json, emit_table, mebibytes, paint
+
+    if common.json:
+        emit_json(found)
+        return
+    if common.quiet:
+        click.echo(found.health.status)
+        return
+    click.echo(f"edgegc {found.version.version}  {paint(found.health.status, color=colored(common))}")
+    for check, sentence in found.health.checks.items():
+        if sentence != "ok":
+            click.echo(f"  {check}: {sentence}")
+    lighthouses = {each.cluster_id: each for each in found.lighthouses}
+    click.echo()
+    emit_table(
+        common,
+        (
+            Column("CLUSTER", flexible=True),
+            Column("VERSION", right=True),
+            Column("NODES", right=True),
+            Column("ONLINE", right=True),
+            Column("BEHIND", right=True),
+            Column("FAILED", right=True),
+            Column("OFFLINE", right=True),
+            Column("LIGHTHOUSE"),
+            Column("NETWORK", rank=1),
+        ),
+        [
+            (
+                each.cluster.name,
+                each.cluster.version,
+                each.rollout.nodes.total,
+                each.rollout.nodes.online,
+                each.rollout.nodes.behind,
+                each.rollout.nodes.failed,
+                each.rollout.nodes.offline,
+                lighthouses[each.cluster.id].state if each.cluster.id in lighthouses else None,
+                each.cluster.network_cidr,
+            )
+            for each in found.clusters
+        ],
+    )
+    if not found.clusters:
+        click.echo("no clusters: 'edgegc cluster create NAME --network-cidr CIDR' makes one")
+    if found.lighthouses:
+        click.echo()
+        emit_table(
+            common,
+            (
+                Column("LIGHTHOUSE", flexible=True),
+                Column("STATE"),
+                Column("PORT", right=True),
+                Column("RUNS", right=True),
+                Column("RESTARTS", right=True),
+                Column("MEMORY", right=True),
+                Column("CPU", right=True),
+            ),
+            [
+                (
+                    each.name,
+                    each.state,
+                    each.port,
+                    versions(each.version_running, each.version_desired),
+                    each.restarts,
+                    mebibytes(each.rss_bytes),
+                    None if each.cpu_percent is None else f"{each.cpu_percent:.1f} %",
+                )
+                for each in found.lighthouses
+            ],
+        )
+        for each in found.lighthouses:
+            if each.last_error and each.state != "running":
+                click.echo(f"  {each.name}: {each.last_error}")
