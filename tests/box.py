@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import signal
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ class Box:
 
     data: Path
     port: int
+    ended: trio.Event = field(default_factory=trio.Event)
     _kept: dict[str, RawClient] = field(default_factory=dict)
 
     async def client(self, kind: str = "tcp") -> RawClient:
@@ -49,6 +51,10 @@ class Box:
                 # The server closed it after the answer before, as it does after a malformed request.
                 await self._kept.pop(kind).aclose()
         raise AssertionError("the server closes before it answers")
+
+    async def stop(self) -> None:
+        """Ask the daemon to end, as systemd does; ``ended`` says when it has."""
+        signal.raise_signal(signal.SIGTERM)
 
     async def made(self, path: str, body: Any, **more: Any) -> Any:
         """Create something; return it."""
@@ -95,21 +101,29 @@ def digest_bytes(text: str) -> bytes:
     return base64.b64decode(text, validate=True)
 
 
-def box_settings(data: Path, **api: Any) -> Settings:
+def box_settings(
+    data: Path, *, api: dict[str, Any] | None = None, limits: dict[str, Any] | None = None
+) -> Settings:
     """Return settings of a daemon on any free port."""
     return Settings(
         data=Data(dir=data),
-        api=Api(**{"listen": ("127.0.0.1:0",), "graceful_timeout_s": 1.0} | api),
-        limits=Limits(json_body_bytes=100_000),
+        api=Api(**{"listen": ("127.0.0.1:0",), "graceful_timeout_s": 1.0} | (api or {})),
+        limits=Limits(**{"json_body_bytes": 100_000} | (limits or {})),
     )
 
 
 @asynccontextmanager
 async def running_box(data: Path, settings: Settings | None = None) -> AsyncIterator[Box]:
     """Run a daemon on ``data`` until the context ends."""
+    ended = trio.Event()
+
+    async def run(task_status: trio.TaskStatus[tuple[str, ...]]) -> None:
+        await daemon.run(settings or box_settings(data), task_status=task_status)
+        ended.set()
+
     async with trio.open_nursery() as nursery:
-        urls = await nursery.start(daemon.run, settings or box_settings(data))
-        box = Box(data, int(urls[0].rpartition(":")[2]))
+        urls = await nursery.start(run)
+        box = Box(data, int(urls[0].rpartition(":")[2]), ended)
         try:
             yield box
         finally:

@@ -70,8 +70,6 @@ class AccessLog:
         self.accept_errors = 0
         self.clients_dropped = 0
         """Cut off because they did not read."""
-        self.ignored_headers = 0
-        """Malformed Edgegc-* headers of nodes."""
 
     async def access(self, request: WWWScope, response: ResponseSummary | None, request_time: float) -> None:
         """Count a request that is over; ``response`` is None where the client left first."""

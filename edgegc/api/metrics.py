@@ -205,6 +205,12 @@ def _http(out: Exposition, control: Control, log: AccessLog) -> None:
         "Clients cut off because they did not read.",
         log.clients_dropped,
     )
+    single(
+        "edgegc_malformed_reports_total",
+        "counter",
+        "Reports in the headers of version checks that were malformed, and ignored.",
+        control.fleet.malformed_reports,
+    )
     single("edgegc_held_polls", "gauge", "Version checks held now.", control.polls.held)
 
 
