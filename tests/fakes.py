@@ -5,24 +5,33 @@ from __future__ import annotations
 import base64
 import signal
 from ipaddress import IPv4Interface
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import trio
 
 from edgegc.agent.settings import Cluster as AgentCluster
+from edgegc.control.bus import Bus
+from edgegc.control.health import Health
+from edgegc.control.lighthouses import Board
+from edgegc.errors import Unavailable
 from edgegc.model.cluster import Cluster
+from edgegc.model.event import ClusterChanged
+from edgegc.model.lighthouse import LighthouseSpec
 from edgegc.model.manifest import Server, signed_text
 from edgegc.model.node import Node
 from edgegc.model.policy import ANY_TO_ANY
 from edgegc.nebula import bundle, certificate, keys, plain_yaml
 from edgegc.nebula.process import Applied, ApplyFailed, NebulaUnusable, ProcessStatus, Wanted
 from edgegc.nebula.states import State
+from edgegc.settings import Data, Settings
+from edgegc.settings import Lighthouse as LighthouseSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from edgegc.agent.versions import Versions
+    from edgegc.clock import Clock
     from edgegc.nebula.record import Record
     from edgegc.nebula.spawn import Child
 
@@ -343,3 +352,73 @@ async def inline(job: Callable[[], Any], /) -> Any:
     """Run a blocking job right here: an autojump clock would jump over a thread."""
     await trio.lowlevel.checkpoint()
     return job()
+
+
+class FakeExecutable:
+    """An installed nebula 1.6.1 that accepts every configuration, except one that holds a word of ``refuses``."""
+
+    def __init__(self) -> None:
+        self.missing: str | None = None
+        self.refuses: set[str] = set()
+        self.tested: list[str] = []
+
+    async def find(self) -> tuple[Path, tuple[int, int, int]]:
+        await trio.lowlevel.checkpoint()
+        if self.missing is not None:
+            raise NebulaUnusable(self.missing)
+        return Path("/usr/bin/nebula"), (1, 6, 1)
+
+    async def test(self, config_path: Path, *, user: str | None) -> None:
+        await trio.lowlevel.checkpoint()
+        config = config_path.read_text()  # noqa: ASYNC240
+        self.tested.append(config)
+        for word in self.refuses:
+            if word in config:
+                raise ApplyFailed(f"nebula -test refuses the configuration: {word}")
+
+
+class FakeControl:
+    """As much of :class:`~edgegc.control.control.Control` as the lighthouse supervisor uses; ``wanted`` is yours to set."""
+
+    def __init__(self, data_dir: Path, *, clock: Clock | None = None, user: str = "nobody") -> None:
+        self.settings = Settings(data=Data(dir=data_dir), lighthouse=LighthouseSettings(user=user))
+        self.clock = clock or FakeClock()
+        self.bus = Bus()
+        self.lighthouses = Board()
+        self.health = Health()
+        self.specs = self
+        self.wanted: dict[str, LighthouseSpec] = {}
+        self.failing = False
+
+    async def desired(self, control: object) -> list[LighthouseSpec]:
+        await trio.lowlevel.checkpoint()
+        if self.failing:
+            raise Unavailable("the store is busy")
+        return list(self.wanted.values())
+
+    def want(self, *specs: LighthouseSpec) -> None:
+        """Want exactly these, and say so on the bus."""
+        changed = {*self.wanted, *(spec.cluster_id for spec in specs)}
+        self.wanted = {spec.cluster_id: spec for spec in specs}
+        for cluster_id in sorted(changed):
+            self.bus.publish(ClusterChanged(cluster_id=cluster_id, wide_version=1))
+
+
+def sample_lighthouse(cluster_id: str = CLUSTER_ID, **changes: Any) -> LighthouseSpec:
+    """Return the specification of the sample cluster's lighthouse; its certificate is not one."""
+    fields: dict[str, Any] = {
+        "cluster_id": cluster_id,
+        "cluster_name": "home",
+        "version": 1,
+        "overlay_ip": "10.42.0.1",
+        "port": 0,
+        "config": {
+            "listen": {"host": "0.0.0.0"},
+            "firewall": {"inbound": [{"port": "any", "proto": "icmp", "host": "any"}], "outbound": []},
+        },
+        "ca_pem": "",
+        "certificate_pem": "",
+        "key_pem": "",
+        "fingerprint": None,
+    }
+    return LighthouseSpec(**(fields | changes))

@@ -10,7 +10,7 @@ import pwd
 import re
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import trio
 
@@ -158,3 +158,35 @@ async def _run(argv: list[str], who: Account | None) -> tuple[int, str]:
         output = completed.stdout[:_OUTPUT_LIMIT_BYTES] + b"\n" + completed.stderr[:_OUTPUT_LIMIT_BYTES]
         return completed.returncode, output.decode("utf-8", "replace")
     raise NebulaUnusable(f"{argv[0]} {argv[1]} did not end within {RUN_LIMIT_S:.0f} s")
+
+
+class Nebula(Protocol):
+    """The nebula of this machine, as a seam."""
+
+    async def find(self) -> tuple[Path, Version]:
+        """Return where it is and its version. Raises :class:`NebulaUnusable` with the remedy."""
+
+    async def test(self, config_path: Path, *, user: str | None) -> None:
+        """Let it judge a configuration. Raises :class:`ApplyFailed`."""
+
+
+class InstalledNebula:
+    """The real one: at ``path``, or found (None). Asked again for its version only when the file has changed."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._known: tuple[Path, tuple[int, int, int], Version] | None = None
+
+    async def find(self) -> tuple[Path, Version]:
+        """Return where it is and its version; costs a ``stat`` when nothing changed."""
+        executable = find_nebula(self._path)
+        status = executable.stat()
+        identity = (status.st_ino, status.st_mtime_ns, status.st_size)
+        if self._known is None or self._known[:2] != (executable, identity):
+            self._known = (executable, identity, await nebula_version(executable))
+        return executable, self._known[2]
+
+    async def test(self, config_path: Path, *, user: str | None) -> None:
+        """Run ``nebula -test``."""
+        executable, _ = await self.find()
+        await test_config(executable, config_path, user=user)

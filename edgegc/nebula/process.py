@@ -20,6 +20,8 @@ from edgegc.nebula import identity, logfile, ports, proof, record, reload
 from edgegc.nebula.executable import (
     MINIMUM_VERSION,
     ApplyFailed,
+    InstalledNebula,
+    Nebula,
     NebulaUnusable,
     Version,
     find_nebula,
@@ -45,6 +47,8 @@ __all__ = [
     "Applied",
     "ApplyFailed",
     "Child",
+    "InstalledNebula",
+    "Nebula",
     "NebulaUnusable",
     "Process",
     "ProcessStatus",
