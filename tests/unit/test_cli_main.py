@@ -35,11 +35,24 @@ def modules_loaded_by(*arguments: str) -> set[str]:
     return set(done.stderr.split())
 
 
-@pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["version"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["--version"], ["--help"], ["version"], ["agent", "--help"], ["join", "--help"], ["node", "--help"]],
+)
 def test_a_light_command_loads_nothing_of_the_server_side(arguments: list[str]) -> None:
     loaded = modules_loaded_by(*arguments)
     assert not loaded & set(SERVER_SIDE)
     assert "trio" not in loaded
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["edgegc.agent.agent", "edgegc.agent.join", "edgegc.client", "edgegc.cli.remote", "edgegc.cli.status"],
+)
+def test_the_node_side_and_the_client_load_nothing_of_the_server_side(module: str) -> None:
+    script = f"import sys, {module}; print('\\n'.join(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert not set(done.stdout.split()) & set(SERVER_SIDE)
 
 
 def test_the_version_option_prints_name_and_version(capsys: pytest.CaptureFixture[str]) -> None:
