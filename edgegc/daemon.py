@@ -11,7 +11,7 @@ import os
 import resource
 import signal
 import socket
-from contextlib import ExitStack
+from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
@@ -33,7 +33,7 @@ from edgegc.store.vault import open_vault
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
     from edgegc.api.listeners import Listener
@@ -82,17 +82,60 @@ async def run(
     data = settings.data.dir
     _make_data_directory(data)
     vault = open_vault(data)
+    # Outermost, so that a signal has its meaning from the first moment to the last: in a migration, in the close.
+    async with _listening_to_signals() as signals:
+        try:
+            async with open_database(data / DATABASE, queue_size=settings.limits.write_queue) as database:
+                with ExitStack() as stack:
+                    door = _open_door(settings, stack)
+                    control = await open_control(
+                        database, clock=SystemClock(), settings=settings, vault=vault, servers=door.servers
+                    )
+                    daemon = _Daemon(settings, control, door, signals, reload=reload)
+                    await daemon.run(ready=ready, task_status=task_status)
+        except StoreCrashed as error:
+            raise Crashed("edgegc ended because its store crashed; the log says why") from error
+
+
+class _Signals:
+    """What signals ask for: to end, with the lighthouses or without them, at once; to read the settings again."""
+
+    def __init__(self, now: trio.CancelScope) -> None:
+        self.stop = trio.Event()
+        self.interrupted = False
+        self.hung_up: Callable[[], None] = lambda: None
+        """Called on SIGHUP."""
+        self._now = now
+
+    async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as received:
+            task_status.started()
+            async for number in received:
+                name = signal.Signals(number).name
+                if number == signal.SIGHUP:
+                    self.hung_up()
+                elif self.stop.is_set():
+                    logger.warning("%s again: ending at once", name)
+                    self._now.cancel()
+                else:
+                    logger.info("%s: ending; a second one ends at once", name)
+                    self.interrupted = number == signal.SIGINT
+                    self.stop.set()
+
+
+@asynccontextmanager
+async def _listening_to_signals() -> AsyncIterator[_Signals]:
     try:
-        async with open_database(data / DATABASE, queue_size=settings.limits.write_queue) as database:
-            with ExitStack() as stack:
-                door = _open_door(settings, stack)
-                control = await open_control(
-                    database, clock=SystemClock(), settings=settings, vault=vault, servers=door.servers
-                )
-                daemon = _Daemon(settings, control, door, reload=reload)
-                await daemon.run(ready=ready, task_status=task_status)
-    except StoreCrashed as error:
-        raise Crashed("edgegc ended because its store crashed; the log says why") from error
+        async with trio.open_nursery() as nursery:
+            signals = _Signals(nursery.cancel_scope)
+            await nursery.start(signals.run)
+            yield signals
+            nursery.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        # Only the body fails; that it ran beside a task is nobody's business.
+        if len(group.exceptions) != 1:
+            raise
+        raise group.exceptions[0] from group.exceptions[0].__cause__
 
 
 class _Door:
@@ -108,14 +151,19 @@ class _Door:
 
 class _Daemon:
     def __init__(
-        self, settings: Settings, control: Control, door: _Door, *, reload: Callable[[], Settings] | None
+        self,
+        settings: Settings,
+        control: Control,
+        door: _Door,
+        signals: _Signals,
+        *,
+        reload: Callable[[], Settings] | None,
     ) -> None:
         self._settings = settings
         self._control = control
         self._door = door
         self._reload = reload
-        self._stop = trio.Event()
-        self._stop_lighthouses = settings.lighthouse.on_exit == "stop"
+        self._signals = signals
         self._crash: str | None = None
 
     async def run(
@@ -134,7 +182,7 @@ class _Daemon:
 
         try:
             async with trio.open_nursery() as root:
-                await root.start(self._essential, "signals", partial(self._signals, root.cancel_scope))
+                self._signals.hung_up = self._take_over_settings
                 await root.start(self._restarting, "fleet", partial(fleet.run, control))
                 await root.start(self._restarting, "housekeeping", partial(housekeeping.run, control))
                 await root.start(self._essential, "api", serve)
@@ -145,7 +193,7 @@ class _Daemon:
                 task_status.started(urls)
                 if ready is not None:
                     ready()
-                await self._stop.wait()
+                await self._signals.stop.wait()
                 systemd.notify("STOPPING=1")
                 shutdown.set()
                 await served.wait()
@@ -158,8 +206,12 @@ class _Daemon:
                 f"edgegc ended because its task {self._crash!r} crashed; the log says why"
             ) from None
         logger.info(
-            "edgegc has ended; lighthouses were %s", "ended" if self._stop_lighthouses else "left running"
+            "edgegc has ended; lighthouses were %s", "ended" if self._ends_lighthouses else "left running"
         )
+
+    @property
+    def _ends_lighthouses(self) -> bool:
+        return self._signals.interrupted or self._settings.lighthouse.on_exit == "stop"
 
     async def _essential(
         self, name: str, task: Callable[..., Awaitable[None]], *, task_status: trio.TaskStatus[None]
@@ -199,21 +251,6 @@ class _Daemon:
             )
             await trio.sleep(delay_s)
             delay_s = min(delay_s * 2, LAST_RETRY_S)
-
-    async def _signals(self, root: trio.CancelScope, *, task_status: trio.TaskStatus[None]) -> None:
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as received:
-            task_status.started()
-            async for number in received:
-                name = signal.Signals(number).name
-                if number == signal.SIGHUP:
-                    self._take_over_settings()
-                elif self._stop.is_set():
-                    logger.warning("%s again: ending at once", name)
-                    root.cancel()
-                else:
-                    logger.info("%s: ending; a second one ends at once", name)
-                    self._stop_lighthouses |= number == signal.SIGINT
-                    self._stop.set()
 
     def _take_over_settings(self) -> None:
         """Take over what can change while running, and name what can't. Settings that don't fit change nothing."""
