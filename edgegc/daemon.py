@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 import trio
 
-from edgegc import errors, logs, systemd
+from edgegc import errors, logs, sampler, systemd
 from edgegc.api import listeners as listening
 from edgegc.api import tls
 from edgegc.api.access import AccessLog
@@ -185,6 +185,7 @@ class _Daemon:
                 self._signals.hung_up = self._take_over_settings
                 await root.start(self._restarting, "fleet", partial(fleet.run, control))
                 await root.start(self._restarting, "housekeeping", partial(housekeeping.run, control))
+                await root.start(self._restarting, "sampler", partial(sampler.run, control))
                 await root.start(self._essential, "api", serve)
                 root.start_soon(systemd.watchdog)
                 urls = tuple(listener.url for listener in self._door.listeners)
