@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from edgegc.model.lighthouse import LighthouseStatus
 
 if TYPE_CHECKING:
     from edgegc.client import Client
+    from edgegc.settings import Budgets
 
 WATCH_EVERY_S = 2.0
 CLEAR_SCREEN = "\x1b[H\x1b[2J"
@@ -91,7 +93,6 @@ def _print(common: Common, found: Status) -> None:
     for check, sentence in found.health.checks.items():
         if sentence != "ok":
             click.echo(f"  {check}: {sentence}")
-    lighthouses = {each.cluster_id: each for each in found.lighthouses}
     click.echo()
     emit_table(
         common,
@@ -103,7 +104,6 @@ def _print(common: Common, found: Status) -> None:
             Column("BEHIND", right=True),
             Column("FAILED", right=True),
             Column("OFFLINE", right=True),
-            Column("LIGHTHOUSE"),
             Column("NETWORK", rank=1),
         ),
         [
@@ -115,7 +115,6 @@ def _print(common: Common, found: Status) -> None:
                 each.rollout.nodes.behind,
                 each.rollout.nodes.failed,
                 each.rollout.nodes.offline,
-                lighthouses[each.cluster.id].state if each.cluster.id in lighthouses else None,
                 each.cluster.network_cidr,
             )
             for each in found.clusters
@@ -152,3 +151,50 @@ def _print(common: Common, found: Status) -> None:
         for each in found.lighthouses:
             if each.last_error and each.state != "running":
                 click.echo(f"  {each.name}: {each.last_error}")
+    rows = _resources(found.resources, _budgets(common))
+    if rows:
+        click.echo()
+        emit_table(
+            common,
+            (Column("RESOURCE"), Column("NOW", right=True), Column("BUDGET", right=True)),
+            rows,
+        )
+
+
+def _resources(values: dict[str, float], budgets: Budgets | None) -> list[tuple[str, str, str | None]]:
+    """Return what the box uses, and what it may use where that is known."""
+    from edgegc.cli.output import mebibytes
+
+    def percent(value: float) -> str:
+        return f"{value:.1f} %"
+
+    def plain(value: float) -> str:
+        return f"{value:g}"
+
+    most_memory = f"≤ {mebibytes(budgets.daemon_rss_bytes)}" if budgets else None
+    least_disk = f"≥ {mebibytes(budgets.disk_free_bytes)}" if budgets else None
+    shown = (
+        ("daemon memory", "daemon.rss_bytes", mebibytes, most_memory),
+        ("daemon private memory", "daemon.private_bytes", mebibytes, None),
+        ("daemon CPU", "daemon.cpu_percent", percent, None),
+        ("daemon file descriptors", "daemon.fds", plain, None),
+        ("database", "database.size_bytes", mebibytes, None),
+        ("disk free", "system.disk_free_bytes", mebibytes, least_disk),
+        ("memory available", "system.memory_available_bytes", mebibytes, None),
+        ("system CPU", "system.cpu_percent", percent, None),
+        ("load", "system.load1", plain, None),
+    )
+    return [(title, form(values[name]), budget) for title, name, form, budget in shown if name in values]
+
+
+def _budgets(common: Common) -> Budgets | None:
+    """Return the server's budgets where its settings can be read: on its own box."""
+    if common.url is not None:
+        return None
+    from edgegc import errors
+    from edgegc.settings_source import load
+
+    try:
+        return load(None, {"data.dir": common.data_dir}, os.environ).settings.budgets
+    except errors.Error:
+        return None

@@ -157,6 +157,10 @@ def test_quickstart_makes_one_tenant_one_cluster_and_a_lighthouse(box: Box) -> N
     [cluster] = box.json("cluster", "list")["clusters"]
     assert cluster["provide_lighthouse"] is True
     assert cluster["lighthouse_public_addresses"] == [f"{PUBLIC}:{box.udp_port}"]
+    box.wait_for(
+        lambda: [each["state"] for each in box.json("lighthouse", "list")["lighthouses"]] == ["running"],
+        "running lighthouse",
+    )
 
 
 def test_a_node_is_created_shown_changed_and_deleted_by_name(box: Box) -> None:
@@ -262,6 +266,7 @@ def test_tables_stay_within_80_columns(box: Box) -> None:
     )
     for arguments in (
         ["node", "list"],
+        ["lighthouse", "list"],
         ["cluster", "list"],
         ["key", "list"],
         ["status"],

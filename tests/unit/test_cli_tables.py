@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
 
-from edgegc.cli import remote
+from edgegc.cli import remote, status
 from edgegc.cli.lighthouse import unseen
 from edgegc.cli.main import run
+from edgegc.cli.options import Common
 from edgegc.model import message
 from edgegc.model.lighthouse import LighthouseStatus
 
@@ -20,6 +22,24 @@ if TYPE_CHECKING:
 
 NOW = datetime.now(UTC)
 ID = "5b1f6f0e-8c39-4be9-9d3b-1a3c0e1f7a5"
+
+RUNNING = LighthouseStatus(
+    cluster_id=f"{ID}1",
+    name="home",
+    state="running",
+    pid=4711,
+    overlay_ip="10.42.0.1",
+    port=4242,
+    version_running=7,
+    version_desired=7,
+    restarts=0,
+    uptime_s=7300.0,
+    rss_bytes=13_000_000,
+    cpu_percent=0.2,
+    fds=8,
+    last_error=None,
+    log_tail=(),
+)
 
 
 def node(number: int, **changes: Any) -> message.NodeView:
@@ -105,28 +125,11 @@ def test_a_failed_node_shows_why(
 def test_lighthouse_list_fits_80_columns(
     answer: Callable[[object], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    running = LighthouseStatus(
-        cluster_id=f"{ID}1",
-        name="home",
-        state="running",
-        pid=4711,
-        overlay_ip="10.42.0.1",
-        port=4242,
-        version_running=7,
-        version_desired=7,
-        restarts=0,
-        uptime_s=7300.0,
-        rss_bytes=13_000_000,
-        cpu_percent=0.2,
-        fds=8,
-        last_error=None,
-        log_tail=(),
-    )
     broken = msgspec.structs.replace(
-        running, name="away", state="fatal", pid=None, version_running=None, uptime_s=None, rss_bytes=None,
+        RUNNING, name="away", state="fatal", pid=None, version_running=None, uptime_s=None, rss_bytes=None,
         cpu_percent=None, last_error="nebula was not found: apt-get install nebula",
     )  # fmt: skip
-    answer(message.LighthouseList(lighthouses=(running, broken)))
+    answer(message.LighthouseList(lighthouses=(RUNNING, broken)))
     assert run(["lighthouse", "list"]) == 0
     captured = capsys.readouterr()
     assert captured.out.splitlines() == [
@@ -178,3 +181,61 @@ def test_following_a_log_prints_every_line_once() -> None:
     assert unseen(("a", "b"), ("a", "b")) == ()
     assert unseen(("a", "b", "c"), ("b", "c", "d", "e")) == ("d", "e")
     assert unseen(("a",), ("x", "y")) == ("x", "y")
+
+
+def test_status_is_one_screen_of_80_columns(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    counts = message.RolloutCounts(total=3, online=1, behind=1, failed=0, offline=1)
+    cluster = message.ClusterView(
+        id=f"{ID}1",
+        tenant_id=f"{ID}0",
+        name="home",
+        network_cidr="10.42.0.0/16",
+        mode="managed",
+        provide_lighthouse=True,
+        provide_relay=True,
+        lighthouse_port=4242,
+        lighthouse_public_addresses=("203.0.113.9:4242",),
+        allowed_routes=(),
+        certificate_lifetime_s=1,
+        supersede_grace_s=1,
+        version=7,
+        nodes=3,
+        ca=None,
+        created_at=NOW,
+    )
+    found = status.Status(
+        version=message.VersionInfo(version="0.1.0", commit="x", python="3.11.2", platform="linux-x86_64"),
+        health=message.Health(
+            status="degraded", checks={"store": "ok", "clock": "the clock jumped back 2 h"}
+        ),
+        clusters=(
+            status.ClusterStatus(
+                cluster=cluster, rollout=message.Rollout(version=7, nodes=counts, behind=())
+            ),
+        ),
+        lighthouses=(RUNNING,),
+        resources={
+            "daemon.rss_bytes": 57_000_000.0,
+            "daemon.cpu_percent": 0.31,
+            "system.disk_free_bytes": 1e9,
+        },
+    )
+    status._print(Common(given_data_dir=Path("/nonexistent")), found)
+    assert capsys.readouterr().out.splitlines() == [
+        "edgegc 0.1.0  degraded",
+        "  clock: the clock jumped back 2 h",
+        "",
+        "CLUSTER  VERSION  NODES  ONLINE  BEHIND  FAILED  OFFLINE  NETWORK",
+        "home           7      3       1       1       0        1  10.42.0.0/16",
+        "",
+        "LIGHTHOUSE  STATE    PORT  RUNS  RESTARTS    MEMORY    CPU",
+        "home        running  4242     7         0  12.4 MiB  0.2 %",
+        "",
+        "RESOURCE             NOW       BUDGET",
+        "daemon memory   54.4 MiB  ≤ 128.0 MiB",
+        "daemon CPU         0.3 %            -",
+        "disk free      953.7 MiB   ≥ 64.0 MiB",
+    ]
