@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import resource
 import signal
 import subprocess
 from typing import TYPE_CHECKING, Protocol
@@ -23,8 +22,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-FILES_SOFT, FILES_HARD = 1024, 4096
+FILES_LIMIT = 4096
 """RLIMIT_NOFILE of a nebula: uses about 7, plus a listener or two. The daemon's own limit is far higher."""
+
+LIMITED = ("/bin/sh", "-c", f'ulimit -c 0; ulimit -n {FILES_LIMIT}; exec "$0" "$@"')
+"""Lowers limits and becomes the program. Not preexec_fn, which is not safe in a process with threads; not prlimit() from
+outside, which needs CAP_SYS_RESOURCE for another user's process, and a sandboxed service has none."""
 
 PROC_POLL_S = 1.0
 """How often ``/proc`` is asked where the kernel has no pidfd (before 5.3)."""
@@ -62,12 +65,14 @@ class SystemSpawner:
     async def spawn(self, argv: Sequence[str], *, log_path: Path, user: str | None) -> Child:
         """Start a process in its own session, without our files, environment and privileges."""
         who = account(user)
+        if not os.access(argv[0], os.X_OK):  # the shell would say so only in the log
+            raise FileNotFoundError(errno.ENOENT, "there is no such program", argv[0])
 
         def start() -> Child:
             log = LogFile(log_path).open_append()
             try:
                 process = subprocess.Popen(
-                    list(argv),
+                    [*LIMITED, *argv],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
@@ -89,7 +94,6 @@ class SystemSpawner:
             # Popen and trio.Process insist on being waited for and warn when let go; ours are left running on
             # purpose and waited for through the pidfd. asyncio silences Popen in the same way.
             process.returncode = 0
-            _limit(process.pid)
             return child
 
         # In a thread: fork and exec of a large daemon take milliseconds, and Popen waits for both.
@@ -180,12 +184,3 @@ def _reap(kind: int, identity: int) -> int | None:
     if result is None:
         return None
     return result.si_status if result.si_code == os.CLD_EXITED else -result.si_status
-
-
-def _limit(pid: int) -> None:
-    # From outside and after the exec: preexec_fn is not safe in a process with threads. Gone already is no error.
-    with contextlib.suppress(OSError, ValueError):
-        _, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-        ceiling = FILES_HARD if hard == resource.RLIM_INFINITY else min(hard, FILES_HARD)
-        resource.prlimit(pid, resource.RLIMIT_NOFILE, (min(FILES_SOFT, ceiling), ceiling))
-        resource.prlimit(pid, resource.RLIMIT_CORE, (0, 0))
