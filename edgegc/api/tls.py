@@ -170,7 +170,7 @@ def _alternative_names(names: tuple[str, ...]) -> list[x509.GeneralName]:
         try:
             made.append(x509.IPAddress(ipaddress.ip_address(name)))
         except ValueError:
-            made.append(x509.DNSName(name))
+            made.append(x509.DNSName(name.encode("idna").decode("ascii")))
     return made
 
 

@@ -180,6 +180,37 @@ async def test_a_chunked_body_without_end_is_refused_at_the_limit(box: Box) -> N
             nursery.cancel_scope.cancel()
 
 
+@pytest.mark.parametrize("host", [b"", b"a b", b"\xc3\xa9", b"x:99999", b"[::1", b"a@b/c"])
+async def test_no_host_is_a_crash(box: Box, host: bytes) -> None:
+    client = await box.client()
+    await client.send(b"GET /api/v1/version HTTP/1.1\r\nHost: " + host + b"\r\n\r\n")
+    assert (await client.reply()).status == 200
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/%00",
+        "/%ff%fe",
+        "/;x",
+        "/#x",
+        "/a\\b",
+        "/api/v1/tenants/%00",
+        "/api/v1/nodes/%ed%a0%80",
+        "/api/v1/nodes/a%0d%0ab",
+    ],
+)
+async def test_no_path_is_a_crash_nor_anything_but_not_found(box: Box, target: str) -> None:
+    is_problem(await box.request("GET", target), 404, "not_found")
+
+
+async def test_no_header_is_a_crash(box: Box) -> None:
+    odd = {
+        name: "\xff" for name in ("Content-Type", "Range", "If-None-Match", "X-Request-ID", "Edgegc-Applied")
+    }
+    assert (await box.request("GET", "/api/v1/version", over="tcp", headers=odd)).status == 200
+
+
 async def test_all_authentication_failures_look_the_same(box: Box) -> None:
     cluster = await box.cluster()
     node = await box.enrolled(cluster["id"], "pi-7")
