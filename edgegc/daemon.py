@@ -27,6 +27,7 @@ from edgegc.api.server import Server as HttpServer
 from edgegc.clock import SystemClock
 from edgegc.control import fleet, housekeeping
 from edgegc.control.control import Control, open_control
+from edgegc.lighthouse.supervisor import Supervisor
 from edgegc.model.manifest import Server
 from edgegc.store.database import StoreCrashed, open_database
 from edgegc.store.vault import open_vault
@@ -50,6 +51,8 @@ LAST_RETRY_S: Final = 300.0
 """Optional tasks that crash start again after 1 s, then ever later, up to 5 minutes."""
 STEADY_S: Final = 60.0
 """Who ran for so long begins at the first delay again."""
+STOP_LIGHTHOUSES_S: Final = 15.0
+"""How long all lighthouses together may take to end, TERM and then KILL, where they are to end with us."""
 
 
 class Crashed(errors.Error):
@@ -165,6 +168,7 @@ class _Daemon:
         self._reload = reload
         self._signals = signals
         self._crash: str | None = None
+        self._supervisor = Supervisor(control)
 
     async def run(
         self, *, ready: Callable[[], None] | None, task_status: trio.TaskStatus[tuple[str, ...]]
@@ -184,6 +188,7 @@ class _Daemon:
             async with trio.open_nursery() as root:
                 self._signals.hung_up = self._take_over_settings
                 await root.start(self._restarting, "fleet", partial(fleet.run, control))
+                await root.start(self._essential, "lighthouses", self._supervisor.run)
                 await root.start(self._restarting, "housekeeping", partial(housekeeping.run, control))
                 await root.start(self._restarting, "sampler", partial(sampler.run, control))
                 await root.start(self._essential, "api", serve)
@@ -198,6 +203,8 @@ class _Daemon:
                 systemd.notify("STOPPING=1")
                 shutdown.set()
                 await served.wait()
+                if self._ends_lighthouses:
+                    await self._end_lighthouses()
                 root.cancel_scope.cancel()
         except BaseExceptionGroup:
             if self._crash is None:
@@ -209,6 +216,12 @@ class _Daemon:
         logger.info(
             "edgegc has ended; lighthouses were %s", "ended" if self._ends_lighthouses else "left running"
         )
+
+    async def _end_lighthouses(self) -> None:
+        with trio.move_on_after(STOP_LIGHTHOUSES_S) as ending:
+            await self._supervisor.stop_all()
+        if ending.cancelled_caught:
+            logger.error("not all lighthouses ended within %.0f s", STOP_LIGHTHOUSES_S)
 
     @property
     def _ends_lighthouses(self) -> bool:
