@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -80,6 +81,15 @@ class Daemon:
         assert reply.status < 300, reply.body
         await client.aclose()
         return reply.json
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """A directory that the lighthouses' user can pass through, which pytest's own is not."""
+    with tempfile.TemporaryDirectory(prefix="edgegc-daemon-") as made:
+        path = Path(made)
+        path.chmod(0o711)
+        yield path
 
 
 @pytest.fixture
@@ -300,3 +310,86 @@ async def received(manager: socket.socket) -> list[str]:
 
 def pin_of(path: Path) -> str:
     return tls.pin_of(x509.load_pem_x509_certificate(path.read_bytes()))
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs; a zombie that nobody reaps does not."""
+    try:
+        return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return False
+
+
+async def lighthouse_pid(daemon: Daemon) -> int:
+    """Wait until the only lighthouse runs, and return its process."""
+    with trio.fail_after(LIMIT_S):
+        while True:
+            (shown,) = (await daemon.admin("GET", "/api/v1/lighthouses"))["lighthouses"] or [{"state": None}]
+            if shown["state"] == "running":
+                return int(shown["pid"])
+            await trio.sleep(0.05)
+
+
+async def with_lighthouse(daemon: Daemon) -> None:
+    tenant = await daemon.admin("POST", "/api/v1/tenants", {"name": "acme"})
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    body = {
+        "tenant_id": tenant["id"],
+        "name": "home",
+        "network_cidr": "10.42.0.0/16",
+        "provide_lighthouse": True,
+        "lighthouse_port": port,
+        "lighthouse_public_addresses": [f"127.0.0.1:{port}"],
+    }
+    await daemon.admin("POST", "/api/v1/clusters", body)
+
+
+async def test_lighthouses_outlive_sigterm_and_kill_9_and_end_with_sigint(start: Any, nebula: Path) -> None:
+    flags = ("--listen", "127.0.0.1:0", "--nebula", str(nebula))
+    daemon = await start(*flags).up()
+    await with_lighthouse(daemon)
+    pid = await lighthouse_pid(daemon)
+    try:
+        assert await daemon.end(signal.SIGTERM) == 0
+        assert is_alive(pid)
+        daemon = await start(*flags).up()
+        assert await lighthouse_pid(daemon) == pid, "adopted"
+        await daemon.end(signal.SIGKILL)
+        assert is_alive(pid)
+        daemon = await start(*flags).up()
+        assert await lighthouse_pid(daemon) == pid, "adopted"
+        assert await daemon.end(signal.SIGINT) == 0
+        assert not is_alive(pid)
+    finally:
+        if is_alive(pid):
+            os.kill(pid, signal.SIGKILL)
+
+
+async def test_lighthouses_end_with_sigterm_where_the_settings_say_so(start: Any, nebula: Path) -> None:
+    flags = ("--listen", "127.0.0.1:0", "--nebula", str(nebula))
+    daemon = await start(*flags, environ={"EDGEGC_LIGHTHOUSE_ON_EXIT": "stop"}).up()
+    await with_lighthouse(daemon)
+    pid = await lighthouse_pid(daemon)
+    try:
+        assert await daemon.end(signal.SIGTERM) == 0
+        assert not is_alive(pid)
+    finally:
+        if is_alive(pid):
+            os.kill(pid, signal.SIGKILL)
+
+
+async def test_without_nebula_the_api_works_and_health_says_the_remedy(start: Any, tmp_path: Path) -> None:
+    missing = tmp_path / "no-nebula"
+    daemon = await start("--listen", "127.0.0.1:0", "--nebula", str(missing)).up()
+    await with_lighthouse(daemon)
+    with trio.fail_after(LIMIT_S):
+        while True:
+            health = await daemon.admin("GET", "/health/ready")
+            if health["checks"]["lighthouses"] != "ok":
+                break
+            await trio.sleep(0.05)
+    assert health["status"] == "degraded"
+    assert str(missing) in health["checks"]["lighthouses"]
+    assert await daemon.end() == 0
