@@ -57,9 +57,10 @@ class Reporter:
     def riding_along(self) -> Iterator[dict[str, str]]:
         """Give the headers for a question. An error's sentence does not fit: that one is delivered by itself."""
         condition = self._look()
-        headers: dict[str, str] = {"Edgegc-State": condition.state}
+        headers: dict[str, str] = {}
         if condition.applied is not None:
             headers["Edgegc-Applied"] = str(condition.applied)
+            headers["Edgegc-State"] = condition.state
         if condition.nebula_version is not None:
             headers["Edgegc-Nebula"] = condition.nebula_version
         before = self._delivered

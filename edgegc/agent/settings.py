@@ -102,7 +102,7 @@ def load(directory: Path) -> Settings:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise Invalid(f"{path} is not TOML: {error}") from error
     try:
-        settings = msgspec.convert(document, Settings)
+        settings = msgspec.convert(document, Settings, dec_hook=_path)
     except msgspec.ValidationError as error:
         raise Invalid(f"{path}: {error}") from error
     devices = [cluster.tun_device for cluster in settings.clusters]
@@ -123,7 +123,7 @@ def edit(directory: Path, change: Callable[[Settings], Settings]) -> Settings:
         old = load(directory)
         new = change(old)
         if new != old:
-            document = tomli_w.dumps(_without_none(msgspec.to_builtins(new)))
+            document = tomli_w.dumps(_without_none(msgspec.to_builtins(new, enc_hook=str)))
             files.write_atomic(directory / FILE_NAME, document.encode(), mode=0o600)
     return new
 
@@ -174,6 +174,13 @@ def _locked(directory: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def _path(kind: type, value: Any) -> Any:
+    """Read what msgspec does not know by itself, which is paths."""
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    raise msgspec.ValidationError(f"expected a path, got {value!r}")
 
 
 def _without_none(value: Any) -> Any:

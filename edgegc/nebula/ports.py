@@ -8,8 +8,6 @@ from __future__ import annotations
 import errno
 import socket
 
-import psutil
-
 from edgegc.nebula.executable import ApplyFailed
 
 ANY_HOST = ("", "0.0.0.0", "::", "[::]")
@@ -41,6 +39,8 @@ def check_free(host: str, port: int) -> None:
 
 
 def _holder(port: int) -> str:
+    import psutil  # a megabyte that an agent does not need otherwise
+
     try:
         pids = {
             connection.pid
