@@ -147,12 +147,11 @@ def add(app: Application) -> None:
     @app.get("/api/v1/topology")
     async def cluster_topology() -> Response:
         caller = await app.caller()
-        found = await topology.cluster_topology(control, caller, app.query(ClusterQuery).cluster_id)
-        tag = f"{found.cluster_id}-{found.version}"
-        sent = {"etag": f'"{tag}"', "cache-control": "private, no-cache"}
-        if ranges.none_match(request.headers.get("if-none-match"), tag):
+        found = await topology.topology_document(control, caller, app.query(ClusterQuery).cluster_id)
+        sent = {"etag": f'"{found.etag}"', "cache-control": "private, no-cache"}
+        if ranges.none_match(request.headers.get("if-none-match"), found.etag):
             return codec.nothing(304, headers=sent)
-        return codec.reply(found, headers=sent)
+        return codec.raw(found.body, headers=sent)
 
     @app.post("/api/v1/certificate")
     async def certificate() -> Response:

@@ -5,11 +5,13 @@ Knows no version: a change of routes is a change of a node like any other.
 
 from __future__ import annotations
 
+import hashlib
 from ipaddress import IPv4Network
 from itertools import groupby
 from typing import TYPE_CHECKING
 
 import msgspec
+import trio
 
 from edgegc.control import addresses, node_changes
 from edgegc.control.credentials import cluster_of, node_only
@@ -36,11 +38,16 @@ MAX_ROUTES_PER_CLUSTER = 4096
 """Every node's configuration lists them all."""
 
 
+ETAG_CHARACTERS = 16
+"""Of the SHA-256 of a topology's bytes: a rename changes them and no version."""
+
+
 class TopologyDocument(msgspec.Struct, frozen=True, kw_only=True):
-    """A topology with its JSON bytes; both are the same objects while nothing of the cluster changes."""
+    """A topology with its JSON bytes; the same objects while nothing of the cluster changes. ``etag`` names the bytes."""
 
     topology: Topology
     body: bytes
+    etag: str
     revision: int
 
 
@@ -195,6 +202,7 @@ class Topologies:
         revision = control.roll.revision(cluster_id)
         document = self._documents.get(cluster_id)
         if document is not None and document.revision == revision:
+            await trio.lowlevel.checkpoint()
             return document
 
         def job(connection: sqlite3.Connection) -> Topology:
@@ -204,7 +212,9 @@ class Topologies:
             return read(connection, cluster)
 
         topology = await control.database.read(job)
-        document = TopologyDocument(topology=topology, body=msgspec.json.encode(topology), revision=revision)
+        body = msgspec.json.encode(topology)
+        etag = hashlib.sha256(body).hexdigest()[:ETAG_CHARACTERS]
+        document = TopologyDocument(topology=topology, body=body, etag=etag, revision=revision)
         # The revision is from before the reading: at worst it is older than what was read, and is read again.
         self._documents[cluster_id] = document
         return document
