@@ -80,8 +80,21 @@ async def run(
 
     Cancelling is like a second SIGTERM.
     """
-    os.umask(0o077)
     _raise_file_limit()
+    umask = os.umask(0o077)
+    try:
+        await _run(settings, ready=ready, reload=reload, task_status=task_status)
+    finally:
+        os.umask(umask)
+
+
+async def _run(
+    settings: Settings,
+    *,
+    ready: Callable[[], None] | None,
+    reload: Callable[[], Settings] | None,
+    task_status: trio.TaskStatus[tuple[str, ...]],
+) -> None:
     data = settings.data.dir
     _make_data_directory(data)
     vault = open_vault(data)

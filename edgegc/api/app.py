@@ -33,7 +33,6 @@ T = TypeVar("T", bound=msgspec.Struct)
 
 DETAILS = {
     404: "there is nothing at this path",
-    408: "the request did not arrive in time",
     413: "the body is too large",
 }
 

@@ -25,7 +25,8 @@ BODY_PROGRESS_S: Final = 10.0
 BODY_S: Final = 60.0
 """How long all of it may take: a megabyte at the speed of a bad mobile link."""
 
-_encode = msgspec.json.Encoder().encode
+encode = msgspec.json.Encoder().encode
+"""Turns a struct into the JSON we send."""
 _NAMES: Final = {
     "str": "a string",
     "int": "a whole number",
@@ -92,7 +93,7 @@ def query(request: Request, kind: type[T]) -> T:
 
 def reply(value: msgspec.Struct, status: int = 200, *, headers: dict[str, str] | None = None) -> Response:
     """Answer with a struct as JSON."""
-    return raw(_encode(value), status, headers=headers)
+    return raw(encode(value), status, headers=headers)
 
 
 def raw(

@@ -34,7 +34,9 @@ RECEIVE_BYTES: Final = 65_536
 HANDSHAKE_S: Final = 10.0
 """How long a TLS handshake may take."""
 HEAD_S: Final = 10.0
-"""How long a request head may take from its first byte: what a slow or hostile client can hold cheaply."""
+"""How long a request head may take, from its first byte or, for the first one, from the connection's beginning: what
+a slow or hostile client can hold cheaply.
+"""
 KEEP_ALIVE_S: Final = 75.0
 """How long a connection may rest between requests: longer than the usual 60 s between polls of an agent."""
 SEND_S: Final = 30.0
@@ -116,7 +118,7 @@ class Connection:
                     log=self._log,
                     head_bytes=self._head_bytes,
                 )
-                self._rest(KEEP_ALIVE_S)
+                self._rest(HEAD_S)
                 if self._context.terminated.is_set():
                     self._reading.cancel()
                 with self._reading:

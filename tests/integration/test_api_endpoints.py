@@ -10,6 +10,9 @@ import pytest
 import trio
 from prometheus_client.parser import text_string_to_metric_families
 
+from edgegc import errors
+from edgegc.api import codec
+from edgegc.control import tenants
 from edgegc.nebula import bundle
 from tests.box import UNKNOWN_ID, Box, digest_bytes, public_key, running_box
 
@@ -248,6 +251,57 @@ async def test_unknown_query_parameters_are_refused(box: Box) -> None:
         "step_s",
         "2 times",
     )
+
+
+async def test_a_body_that_does_not_arrive_is_a_problem(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(codec, "BODY_PROGRESS_S", 0.2)
+    client = await box.client("admin")
+    await client.send(
+        b"POST /api/v1/tenants HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        b"Content-Length: 100\r\n\r\n{"
+    )
+    is_problem(await client.reply(), 408, "invalid_request", "1 bytes of 100")
+    assert await client.closed()
+
+
+async def test_an_error_that_comes_in_a_group_is_answered_as_itself(
+    box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def in_a_nursery(*args: object) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.sleep_forever)
+            raise errors.Conflict("taken")
+
+    monkeypatch.setattr(tenants, "list_", in_a_nursery)
+    is_problem(await box.request("GET", "/api/v1/tenants"), 409, "conflict", "taken")
+
+
+async def test_a_bug_is_an_internal_error_outside_and_a_traceback_in_the_log(
+    box: Box, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def bug(*args: object) -> None:
+        raise ZeroDivisionError("secret detail")
+
+    monkeypatch.setattr(tenants, "list_", bug)
+    reply = await box.request("GET", "/api/v1/tenants", headers={"X-Request-ID": "find-me"})
+    is_problem(reply, 500, "internal")
+    assert "secret detail" not in reply.body.decode()
+    (record,) = [record for record in caplog.records if record.message == "internal error"]
+    assert vars(record)["request_id"] == "find-me"
+    assert "secret detail" in caplog.text
+    assert (await box.request("GET", "/health/live")).status == 200
+
+
+async def test_no_token_ever_reaches_the_log(box: Box, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG")
+    cluster = await box.cluster()
+    node = await box.enrolled(cluster["id"], "pi-7")
+    wrong = node["node_token"][:-4] + "AAAA"
+    await box.request("GET", "/api/v1/config/version", token=node["node_token"])
+    await box.request("GET", "/api/v1/config/version", token=wrong)
+    assert "authentication failed" in caplog.text
+    for token in (node["node_token"], wrong):
+        assert token[40:] not in caplog.text
 
 
 # Operator
@@ -696,5 +750,8 @@ async def test_the_topology_has_an_etag(box: Box) -> None:
     condition = {"If-None-Match": first.headers["etag"]}
     assert (await box.request("GET", "/api/v1/topology", token=token, headers=condition)).status == 304
     await box.request("PUT", f"/api/v1/nodes/{node['node_id']}/relay")
+    relayed = await box.request("GET", "/api/v1/topology", token=token, headers=condition)
+    condition = {"If-None-Match": relayed.headers["etag"]}
+    await box.request("PATCH", f"/api/v1/nodes/{node['node_id']}", body={"name": "renamed"})
     changed = await box.request("GET", "/api/v1/topology", token=token, headers=condition)
     assert (changed.status, len(changed.json["relays"])) == (200, 1)

@@ -20,7 +20,7 @@ import trio
 from cryptography import x509
 
 from edgegc.api import tls
-from edgegc.client import Client
+from edgegc.client import Client, PinMismatch
 from edgegc.model import message
 from tests.box import public_key
 from tests.raw_http import RawClient
@@ -241,6 +241,34 @@ async def test_self_signed_tls_keeps_its_pin_over_a_restart_and_tells_it_to_node
         assert await daemon.end() == 0
     assert {server["pin"] for server in servers} == {pin}
     assert servers[0]["url"].startswith("https://127.0.0.1:")
+
+
+async def test_sighup_reads_the_tls_files_again(start: Any, tmp_path: Path) -> None:
+    files = tls.self_signed(tmp_path / "files", names=(), now=int(time.time()))
+    other = tls.self_signed(tmp_path / "other", names=(), now=int(time.time()))
+    environ = {
+        "EDGEGC_TLS_MODE": "files",
+        "EDGEGC_TLS_CERTIFICATE": str(files.certificate),
+        "EDGEGC_TLS_KEY": str(files.key),
+    }
+    daemon = await start("--listen", "127.0.0.1:0", environ=environ).up()
+
+    async def answers(pin: str) -> bool:
+        async with Client(f"https://127.0.0.1:{daemon.port}", pin=pin) as client:
+            try:
+                return (await client.request("GET", "/health/live")).status == 200
+            except PinMismatch:
+                return False
+
+    assert await answers(files.pin)
+    other.key.replace(files.key)
+    other.certificate.replace(files.certificate)
+    daemon.process.send_signal(signal.SIGHUP)
+    with trio.fail_after(LIMIT_S):
+        while not await answers(other.pin):
+            await trio.sleep(0.05)
+    assert not await answers(files.pin)
+    assert await daemon.end() == 0
 
 
 async def test_an_essential_task_that_crashes_ends_the_daemon_with_one_line_and_exit_1(
