@@ -1,0 +1,139 @@
+"""Every statement that a hot endpoint runs finds its rows by an index, and lists come out of one in order.
+
+The statements are those that really run: recorded from the connections while the use cases do their work.
+"""
+
+from __future__ import annotations
+
+import re
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from edgegc.control import bundles, certificates, enrolment, fleet, node_lists, nodes, topology
+from edgegc.model import message
+from tests.control_plane import OPERATOR, Plane, control_plane, new_public_key
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Callable, Iterator
+
+SCAN = re.compile(r"^SCAN (?!CONSTANT ROW|json_each|\(subquery|\d+ CONSTANT)")
+"""A step that reads all of a table or index. Lists given as JSON are read whole on purpose."""
+
+
+@contextmanager
+def recorded(plane: Plane) -> Iterator[set[str]]:
+    """Collect the statements that jobs run."""
+    found: set[str] = set()
+    database = plane.control.database
+    write, read = database.write, database.read
+
+    def traced(job: Callable[[sqlite3.Connection], object]) -> Callable[[sqlite3.Connection], object]:
+        def run(connection: sqlite3.Connection) -> object:
+            connection.set_trace_callback(found.add)
+            try:
+                return job(connection)
+            finally:
+                connection.set_trace_callback(None)
+
+        return run
+
+    database.write = lambda job: write(traced(job))  # type: ignore[method-assign]
+    database.read = lambda job, **more: read(traced(job), **more)  # type: ignore[method-assign]
+    try:
+        yield found
+    finally:
+        database.write, database.read = write, read  # type: ignore[method-assign]
+
+
+async def plans(plane: Plane, statements: set[str]) -> dict[str, list[str]]:
+    """Return the steps of each statement's plan."""
+
+    def job(connection: sqlite3.Connection) -> dict[str, list[str]]:
+        return {
+            statement: [step for *_, step in connection.execute(f"EXPLAIN QUERY PLAN {statement}")]
+            for statement in statements
+            if statement.split(None, 1)[0].upper()
+            in ("SELECT", "INSERT", "UPDATE", "DELETE", "WITH", "REPLACE")
+        }
+
+    return await plane.control.database.read(job)
+
+
+async def no_scans(plane: Plane, statements: set[str]) -> None:
+    found = await plans(plane, statements)
+    assert found
+    scans = {statement: steps for statement, steps in found.items() if any(map(SCAN.match, steps))}
+    assert not scans
+
+
+async def test_nothing_that_one_node_asks_for_reads_a_whole_table() -> None:
+    async with control_plane() as plane:
+        control = plane.control
+        for number in range(3):
+            await plane.add_node(f"other-{number}")
+        key = await plane.key()
+        with recorded(plane) as statements:
+            enrolled = await enrolment.enroll(
+                control, key, message.Enroll(name="pi-1", public_key=new_public_key())
+            )
+            node = await plane.caller(enrolled.node_token)
+            await bundles.node_bundle(control, node)
+            await certificates.issue(control, node, message.CertificateRequest(public_key=new_public_key()))
+            await topology.cluster_topology(control, node, None)
+            await topology.cluster_routes(control, node, None)
+            await topology.set_own_routes(control, node, message.Routes(routes=("10.20.0.0/16",)))
+            await topology.own_routes(control, node)
+            await bundles.node_bundle(control, node)
+            fleet.report(control, node, message.Report(applied_version=1, state="ok"))
+            await control.fleet.flush(control, last_seen=True)
+        await no_scans(plane, statements)
+
+
+async def test_nothing_that_an_admin_does_with_one_node_reads_a_whole_table() -> None:
+    async with control_plane() as plane:
+        control = plane.control
+        for number in range(3):
+            await plane.add_node(f"other-{number}")
+        with recorded(plane) as statements:
+            made = await plane.add_node("pi-1", groups=("a",))
+            await plane.node(made.id)
+            await plane.patch(made.id, mtu=1400)
+            await plane.patch(made.id, name="pi-2")
+            await plane.patch(made.id, groups=("b",))
+            await nodes.rotate_token(control, OPERATOR, made.id)
+            await nodes.set_routes(control, OPERATOR, made.id, message.Routes(routes=("10.20.0.0/16",)))
+            await nodes.set_relay(control, OPERATOR, made.id)
+            await nodes.delete(control, OPERATOR, made.id)
+        await no_scans(plane, statements)
+
+
+@pytest.mark.parametrize("sort", ["name", "-name", "created_at", "-created_at", "overlay_ip", "-overlay_ip"])
+async def test_a_page_of_nodes_comes_in_order_out_of_an_index(sort: str) -> None:
+    async with control_plane() as plane:
+        for number in range(5):
+            await plane.add_node(f"pi-{number}")
+        with recorded(plane) as statements:
+            query = message.NodeQuery(page_size=2, sort=sort)
+            page = await node_lists.list_(plane.control, OPERATOR, plane.cluster_id, query)
+            query = message.NodeQuery(page_size=2, sort=sort, cursor=page.next_cursor)
+            await node_lists.list_(plane.control, OPERATOR, plane.cluster_id, query)
+        await no_scans(plane, statements)
+        pages = {s: steps for s, steps in (await plans(plane, statements)).items() if "LIMIT" in s}
+        assert len(pages) == 2
+        for statement, steps in pages.items():
+            # "FOR RIGHT PART OF ORDER BY" sorts those with the same address by id: there is one of each.
+            assert "USE TEMP B-TREE FOR ORDER BY" not in steps, statement
+            assert any(step.startswith("SEARCH nodes USING") for step in steps)
+
+
+async def test_a_search_by_name_reads_only_names_that_begin_so() -> None:
+    async with control_plane() as plane:
+        await plane.add_node("pi-1")
+        with recorded(plane) as statements:
+            query = message.NodeQuery(name="pi")
+            await node_lists.list_(plane.control, OPERATOR, plane.cluster_id, query)
+        steps = [step for found in (await plans(plane, statements)).values() for step in found]
+        assert any("cluster_id=? AND name>? AND name<?" in step for step in steps), steps
