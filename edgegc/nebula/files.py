@@ -8,10 +8,27 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+import trio
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+
+_T = TypeVar("_T")
+
+
+class Disk(Protocol):
+    """Runs a blocking job on files somewhere; in tests right here."""
+
+    async def __call__(self, job: Callable[[], _T], /) -> _T:
+        """Return what ``job`` returns."""
+
+
+async def in_thread(job: Callable[[], _T], /) -> _T:
+    """Run a blocking job in a thread; not cancellable once begun."""
+    return await trio.to_thread.run_sync(job)
 
 
 def write_atomic(path: Path, content: bytes, *, mode: int = 0o600, gid: int | None = None) -> None:

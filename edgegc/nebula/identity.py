@@ -56,6 +56,27 @@ def authorities(config: Mapping[str, object]) -> tuple[str, ...]:
     return fingerprints(_pki(config, "ca"))
 
 
+def stamp(config_path: Path, config: Mapping[str, object]) -> str:
+    """Return what changes with any byte that nebula reads: the file at ``config_path``, and certificates and key of ``config``.
+
+    Not for people; files that can't be read count as such. It is a digest of a digest where the key is concerned.
+    """
+    whole = hashlib.sha256(_digest(config_path))
+    section = config.get("pki")
+    for key in ("ca", "cert", "key"):
+        value = section.get(key) if isinstance(section, dict) else None
+        inline = not isinstance(value, str) or "-----BEGIN" in value  # then it is in the file
+        whole.update(b"" if inline else _digest(Path(str(value))))
+    return whole.hexdigest()
+
+
+def _digest(path: Path) -> bytes:
+    try:
+        return hashlib.sha256(path.read_bytes()).digest()
+    except OSError as error:
+        return str(error.errno).encode()
+
+
 def _pki(config: Mapping[str, object], key: str) -> str:
     section = config.get("pki")
     value = section.get(key) if isinstance(section, dict) else None

@@ -43,6 +43,7 @@ class LogFile:
     def __init__(self, path: Path, *, limit_bytes: int = LIMIT_BYTES) -> None:
         self.path = path
         self._limit_bytes = limit_bytes
+        self._tail: tuple[int, tuple[str, ...]] = (0, ())
 
     def open_append(self) -> int:
         """Return a new file descriptor for a child's output; the caller closes it."""
@@ -69,8 +70,11 @@ class LogFile:
         return complete.decode("utf-8", "replace").splitlines()
 
     def tail(self, count: int) -> tuple[str, ...]:
-        """Return the last ``count`` lines."""
-        return tuple(self.lines_since(max(0, self.size() - TAIL_BYTES))[-count:])
+        """Return the last ``count`` lines (of the last TAIL_BYTES). Read again only when the file has changed its size."""
+        size = self.size()
+        if self._tail[0] != size:
+            self._tail = (size, tuple(self.lines_since(max(0, size - TAIL_BYTES))))
+        return self._tail[1][-count:]
 
     def rotate(self) -> bool:
         """Copy to ``<name>.1`` and truncate, if larger than the limit. Returns whether it did.

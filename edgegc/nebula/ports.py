@@ -1,4 +1,4 @@
-"""Says whether a UDP port is free, and who has it. Checked by us because nebula may not notice.
+"""Where a nebula listens: whether that is free, and who has it. Checked by us because nebula may not notice.
 
 With ``routines`` > 1 nebula sets SO_REUSEPORT, and a second process then silently shares the port of the first.
 """
@@ -7,11 +7,27 @@ from __future__ import annotations
 
 import errno
 import socket
+from typing import TYPE_CHECKING
 
 from edgegc.nebula.executable import ApplyFailed
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 ANY_HOST = ("", "0.0.0.0", "::", "[::]")
 """Ways to say in ``listen.host`` that every address is meant."""
+
+
+def listen_host(config: Mapping[str, object]) -> str:
+    """Return ``listen.host`` of a configuration; empty without one."""
+    listen = config.get("listen")
+    host = listen.get("host") if isinstance(listen, dict) else None
+    return host if isinstance(host, str) else ""
+
+
+def reachable(host: str) -> str:
+    """Return an address under which we reach a nebula that listens on ``host``."""
+    return "127.0.0.1" if host in ANY_HOST else host.strip("[]")
 
 
 def check_free(host: str, port: int) -> None:

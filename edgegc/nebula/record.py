@@ -19,7 +19,8 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
 
     ``config`` is complete, with paths; ``config_digest`` is whatever the caller calls its version's digest;
     ``fingerprint`` that of the host certificate and ``authorities`` those of the CA certificates (lower-case hex);
-    ``addresses`` and ``subnets`` are what the host certificate speaks for (None: could not be read).
+    ``stamp`` is :func:`edgegc.nebula.identity.stamp` of the files. ``addresses`` and ``subnets`` are what the host
+    certificate speaks for (None: could not be read).
     """
 
     config: dict[str, object]
@@ -27,6 +28,7 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
     port: int
     fingerprint: str | None
     authorities: tuple[str, ...]
+    stamp: str
     addresses: tuple[str, ...] | None = None
     subnets: tuple[str, ...] | None = None
 

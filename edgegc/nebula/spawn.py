@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 FILES_LIMIT = 4096
 """RLIMIT_NOFILE of a nebula: uses about 7, plus a listener or two. The daemon's own limit is far higher."""
 
-LIMITED = ("/bin/sh", "-c", f'ulimit -c 0; ulimit -n {FILES_LIMIT}; exec "$0" "$@"')
+LIMITED = ("/bin/sh", "-c", f'ulimit -c 0; ulimit -n {FILES_LIMIT} 2>/dev/null; exec "$0" "$@"')
 """Lowers limits and becomes the program. Not preexec_fn, which is not safe in a process with threads; not prlimit() from
 outside, which needs CAP_SYS_RESOURCE for another user's process, and a sandboxed service has none."""
 

@@ -254,6 +254,24 @@ async def test_a_crash_comes_back_in_under_two_seconds_with_what_is_on_disk(
         assert process.status.config_digest == "1"
 
 
+async def test_a_crash_while_the_files_change_does_not_pass_new_content_for_old(
+    world: World, autojump_clock: MockClock
+) -> None:
+    config = world.directory / "config.yml"
+    config.write_text("old")
+    async with world.running() as process:
+        await process.apply(wanted())
+        # The owner switches to the new files, and before it says so nebula crashes and reads them.
+        config.write_text("new")
+        world.spawner.child.die(-9)
+        await until(process, State.BACKOFF)
+        await until(process, State.RUNNING)
+        assert process.status.config_digest is None
+        config.write_text("old")
+        assert (await process.apply(wanted())).action == "restart"
+        assert process.status.config_digest == "1"
+
+
 async def test_a_failure_is_shown_until_the_next_process_has_lived_a_while(
     world: World, autojump_clock: MockClock
 ) -> None:
