@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import textwrap
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -99,6 +100,26 @@ def emit_object(common: Common, value: msgspec.Struct, *, quiet: str) -> None:
         click.echo(quiet)
     else:
         emit_fields(common, _flat(value))
+
+
+def emit_sentence(sentence: str) -> None:
+    """Print prose, indented, in as many lines as the terminal makes of it."""
+    shown = cell(sentence)
+    room = width()
+    lines = (
+        [f"  {shown}"]
+        if room is None
+        else textwrap.wrap(
+            shown,
+            room,
+            initial_indent="  ",
+            subsequent_indent="    ",
+            break_on_hyphens=False,
+            break_long_words=False,
+        )
+    )
+    for line in lines:
+        click.echo(line)
 
 
 def emit_ids(ids: Iterable[str]) -> None:

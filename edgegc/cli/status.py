@@ -81,7 +81,7 @@ async def _ask(client: Client) -> Status:
 
 def _print(common: Common, found: Status) -> None:
     from edgegc.cli.node import versions
-    from edgegc.cli.output import Column, colored, emit_json, emit_table, mebibytes, paint
+    from edgegc.cli.output import Column, colored, emit_json, emit_sentence, emit_table, mebibytes, paint
 
     if common.json:
         emit_json(found)
@@ -92,7 +92,7 @@ def _print(common: Common, found: Status) -> None:
     click.echo(f"edgegc {found.version.version}  {paint(found.health.status, color=colored(common))}")
     for check, sentence in found.health.checks.items():
         if sentence != "ok":
-            click.echo(f"  {check}: {sentence}")
+            emit_sentence(f"{check}: {sentence}")
     click.echo()
     emit_table(
         common,
@@ -150,7 +150,7 @@ def _print(common: Common, found: Status) -> None:
         )
         for each in found.lighthouses:
             if each.last_error and each.state != "running":
-                click.echo(f"  {each.name}: {each.last_error}")
+                emit_sentence(f"{each.name}: {each.last_error}")
     rows = _resources(found.resources, _budgets(common))
     if rows:
         click.echo()

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import os
 import pwd
-from typing import NamedTuple
+import stat
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 FALLBACK = "nobody"
 
@@ -37,3 +41,25 @@ def choose(configured: str) -> Choice:
     return Choice(
         None, None, f"neither {configured!r} nor {FALLBACK!r} exists, so lighthouses run as root: create one"
     )
+
+
+def first_closed(directory: Path, user: str | None) -> Path | None:
+    """Return the first directory on the way into ``directory`` that ``user`` may not pass through, or None. Blocking.
+
+    By permission bits alone: what access control lists allow besides is not seen. ``user`` None is ourselves.
+    """
+    if user is None:
+        return None
+    entry = pwd.getpwnam(user)
+    groups = set(os.getgrouplist(user, entry.pw_gid))
+    for each in reversed((directory, *directory.parents)):
+        found = each.stat()
+        if found.st_uid == entry.pw_uid:
+            needed = stat.S_IXUSR
+        elif found.st_gid in groups:
+            needed = stat.S_IXGRP
+        else:
+            needed = stat.S_IXOTH
+        if not found.st_mode & needed:
+            return each
+    return None

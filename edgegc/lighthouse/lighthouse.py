@@ -17,6 +17,7 @@ import psutil
 import trio
 
 from edgegc.lighthouse import render
+from edgegc.lighthouse.account import first_closed
 from edgegc.lighthouse.orphans import RECORD
 from edgegc.model.lighthouse import LighthouseStatus
 from edgegc.nebula.process import ApplyFailed, NebulaUnusable, Process, ProcessStatus, State, Wanted
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 
 RETRY_S = (10.0, 600.0)
 """First and longest delay, doubling, before the same content that failed is applied again."""
+
+CANNOT_READ = "no config files found"
+"""What nebula says of a file that its user may not see."""
 
 TAIL_LINES = 20
 """Of nebula's log, in the status."""
@@ -235,11 +239,23 @@ class Lighthouse:
         except NebulaUnusable:
             raise
         except ApplyFailed as error:
+            if CANNOT_READ in error.message:
+                await self._say_if_closed()
             return error.message
         finally:
             with trio.CancelScope(shield=True):
                 await around.disk(partial(render.discard_candidate, around.data_dir, self.spec.cluster_id))
         return None
+
+    async def _say_if_closed(self) -> None:
+        """Raise what is really wrong where the lighthouses' user can't come to the files at all."""
+        user, data_dir = self._around.account.user, self._around.data_dir
+        closed = await self._around.disk(partial(first_closed, data_dir, user))
+        if closed is not None:
+            raise NebulaUnusable(
+                f"the user {user!r}, as which lighthouses run, can't pass through {closed}: "
+                f"chmod o+x {closed}, or keep the data directory elsewhere (/var/lib/edgegc)"
+            )
 
     async def _apply(self, process: Process, directory: Path, chosen: _Chosen, restart: bool) -> None:
         rendered, spec = chosen.rendered, self.spec

@@ -8,7 +8,9 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -115,28 +117,31 @@ class Box:
         return line.split()[1:]
 
 
-def new_box(directory: Path) -> Box:
-    directory.chmod(0o711)
-    return Box(directory / "data")
+@contextmanager
+def new_box() -> Iterator[Box]:
+    # Not below tmp_path, which is closed to the user that lighthouses run as.
+    with tempfile.TemporaryDirectory(prefix="edgegc-cli-") as directory:
+        Path(directory).chmod(0o711)
+        box = Box(Path(directory) / "data")
+        try:
+            yield box
+        finally:
+            if box.process is not None:
+                box.stop()
 
 
 @pytest.fixture(scope="module")
-def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
-    box = new_box(tmp_path_factory.mktemp("box"))
-    box.start()
-    try:
+def box() -> Iterator[Box]:
+    with new_box() as box:
+        box.start()
         box.wait_until_set_up()
         yield box
-    finally:
-        box.stop()
 
 
 @pytest.fixture
-def fresh(tmp_path: Path) -> Iterator[Box]:
-    box = new_box(tmp_path)
-    yield box
-    if box.process is not None:
-        box.stop()
+def fresh() -> Iterator[Box]:
+    with new_box() as box:
+        yield box
 
 
 def test_quickstart_prints_one_join_command_and_where_the_token_is(box: Box) -> None:
@@ -305,6 +310,20 @@ def test_a_quickstart_that_was_killed_half_way_is_completed_by_the_next(fresh: B
     assert [each["name"] for each in fresh.json("tenant", "list")["tenants"]] == ["home"]
     assert [each["name"] for each in fresh.json("cluster", "list")["clusters"]] == ["home"]
     assert len(fresh.json("token", "list")["api_tokens"]) == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root runs lighthouses as another user")
+def test_a_data_directory_that_the_lighthouses_user_cannot_reach_is_told(fresh: Box) -> None:
+    fresh.data.parent.chmod(0o700)
+    fresh.start()
+    fresh.wait_until_set_up()
+    fresh.wait_for(lambda: "the lighthouse is " in fresh.errors, "the sentence")
+    assert f"can't pass through {fresh.data.parent}: chmod o+x" in fresh.errors
+    fresh.data.parent.chmod(0o711)
+    fresh.wait_for(
+        lambda: [each["state"] for each in fresh.json("lighthouse", "list")["lighthouses"]] == ["running"],
+        "running lighthouse",
+    )
 
 
 def test_a_second_daemon_on_the_same_directory_is_refused(box: Box) -> None:
