@@ -148,7 +148,8 @@ class Polls:
             waiter
             for node_id, waiters in by_node.items()
             for waiter in waiters
-            if self._concerns(node_id, waiter)
+            # One whose task has not run since it was woken keeps the hint that it was woken with.
+            if not waiter.woken.is_set() and self._concerns(node_id, waiter)
         ]
         spread_s = None
         if len(concerned) > SPREAD_FROM:
