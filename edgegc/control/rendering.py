@@ -62,6 +62,8 @@ def read_common(connection: sqlite3.Connection, vault: Vault, cluster: Cluster) 
     if found is None:
         raise AssertionError(f"cluster {cluster.id} has no signer")
     public = [node.id for node in nodes.topology(connection, cluster.id)]
+    # The box's own lighthouse restarts at once, so it is the first in the row.
+    first = int(cluster.provide_lighthouse)
     return Common(
         wide_version=cluster.wide_version,
         topology=topology.read(connection, cluster),
@@ -70,7 +72,7 @@ def read_common(connection: sqlite3.Connection, vault: Vault, cluster: Cluster) 
         ca_pem=_ca_pem(connection, cluster.id),
         signers=tuple(signer.public_key for signer in authorities.signers(connection, cluster.id)),
         signer_private=signing.signer_private(vault, *found),
-        restart_delays_s={node_id: RESTART_STEP_S * rank for rank, node_id in enumerate(public)},
+        restart_delays_s={node_id: RESTART_STEP_S * rank for rank, node_id in enumerate(public, first)},
     )
 
 
