@@ -224,7 +224,11 @@ class Connection:
             with trio.CancelScope() as self._receiving:
                 if self._protocol.full:
                     await trio.sleep_forever()
-                received = await self._stream.receive_some(RECEIVE_BYTES)
+                try:
+                    received = await self._stream.receive_some(RECEIVE_BYTES)
+                except trio.BrokenResourceError:
+                    # A reset, or TLS that broke off: the client left in a hurry, which is no crash of ours.
+                    received = b""
             if received is not None:
                 if not received:
                     self._eof = True

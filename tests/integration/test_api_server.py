@@ -8,6 +8,7 @@ import logging
 import os
 import socket
 import ssl
+import struct
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -228,6 +229,21 @@ async def test_the_file_descriptor_is_freed_when_the_client_leaves() -> None:
         await client.request("GET", "/")
         await client.aclose()
         await until(lambda: server.log.connections_open == 0, limit_s=2)
+
+
+async def test_a_client_that_resets_its_connection_is_no_crash(caplog: pytest.LogCaptureFixture) -> None:
+    app = App()
+    async with serving(app) as server:
+        for path, begun in (("hold", lambda: app.held == 1), ("", lambda: True)):
+            client = await trio.open_tcp_stream("127.0.0.1", server.port)
+            await client.send_all(f"GET /{path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            await until(begun)
+            # Closing sends RST instead of FIN.
+            client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            await trio.aclose_forcefully(client)
+            await until(lambda: server.log.connections_open == 0)
+        assert app.held == 0
+    assert "crashed" not in caplog.text
 
 
 async def test_plain_hypercorn_keeps_the_file_descriptor_of_a_client_that_left() -> None:
