@@ -184,7 +184,9 @@ class Network:
 
     def __init__(self, *, environment: Mapping[str, str] | None = None) -> None:
         self._id = f"{PREFIX}-{os.getpid()}-{next(_numbers)}"
-        self.environment = {**os.environ, **(environment or {})}
+        # Settings of whoever runs the tests are not settings of what is tested.
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("EDGEGC_")}
+        self.environment = {**inherited, **(environment or {})}
         # Under /tmp itself, and open to pass through: a lighthouse runs as another user, and pytest's own
         # temporary directories let only their owner in.
         self.directory = Path(tempfile.mkdtemp(prefix=f"{self._id}-", dir="/tmp"))
