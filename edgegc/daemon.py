@@ -266,7 +266,7 @@ class _Daemon:
             try:
                 self._control.health.set(name)
                 await task()
-                reason: str = "it ended"
+                reason = "it ended"
             except Exception as error:  # An exception group with a Cancelled in it is none.
                 reason = str(error) or type(error).__name__
                 logger.exception("the task %r crashed", name)
@@ -281,6 +281,7 @@ class _Daemon:
 
     def _take_over_settings(self) -> None:
         """Take over what can change while running, and name what can't. Settings that don't fit change nothing."""
+        # Compared with those of the start: that is what still runs.
         try:
             new = self._reload() if self._reload is not None else self._settings
             if self._door.context is not None and new.tls.mode == "files":
@@ -288,12 +289,11 @@ class _Daemon:
         except errors.Error as error:
             logger.error("SIGHUP: the settings were not taken over: %s", error.message)
             return
-        if new.log != self._settings.log:
-            logs.configure(level=new.log.level, format=new.log.format)
+        logs.configure(level=new.log.level, format=new.log.format)
         later = [
             section
             for section in new.__struct_fields__
-            if section not in ("log",) and getattr(new, section) != getattr(self._settings, section)
+            if section != "log" and getattr(new, section) != getattr(self._settings, section)
         ]
         if "tls" in later and new.tls.mode == self._settings.tls.mode == "files":
             later.remove("tls")
