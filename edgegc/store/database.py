@@ -22,10 +22,11 @@ import trio
 from msgspec import Struct
 
 from edgegc import errors
+from edgegc.store.executor import Executor, InlineExecutor, Lane, ThreadExecutor
 from edgegc.store.gate import check_database, lock_data_directory
 from edgegc.store.migrations import Plan, bring_up_to_date, released_plan
 from edgegc.store.snapshot import copy_database, fsync
-from edgegc.store.worker import Executor, InlineExecutor, Job, Lane, Reader, ThreadExecutor, Writer
+from edgegc.store.worker import Job, Reader, Writer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence

@@ -1,63 +1,49 @@
-"""Owns how jobs meet SQLite: group commit, read transactions, and the two threads that run them.
+"""Owns what happens to jobs on a connection: group commit for writes, a transaction and a deadline for each read.
 
-Knows no schema, no file layout and no aggregate: a job is any function of a connection.
-
-Why threads of our own instead of ``trio.to_thread``: one thread that takes up to :data:`BATCH` jobs per COMMIT
-pays one fsync and one wake-up of the event loop for all of them, which is what lets a card that can do fifty
-fsyncs a second carry more than five hundred durable writes a second.
+Knows no thread and no event loop (:mod:`edgegc.store.executor`), no schema and no aggregate: a job is any function of
+a connection.
 """
 
 from __future__ import annotations
 
 import logging
-import queue
 import sqlite3
-import threading
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import outcome
-import trio
 
 from edgegc import errors
 
+if TYPE_CHECKING:
+    import trio
+
 logger = logging.getLogger(__name__)
 
-BATCH = 64
-"""Jobs per transaction at most. Beyond this the fsync is a small part of the cost, and the first job waits longer."""
-
 PROGRESS_INSTRUCTIONS = 10_000
-"""SQLite virtual machine steps between looks at the deadline: about 0.3 ms on a small Arm core."""
+"""SQLite virtual machine steps between looks at the deadline: 0.2 ms on the development machine."""
 
 ANSWER_WITHIN_S = 0.001
 """Reads that are done wait at most about this long for the others of their batch, so that a slow one delays nobody."""
 
-_RETRY_AFTER_S = {
-    sqlite3.SQLITE_BUSY: 1,
-    sqlite3.SQLITE_LOCKED: 1,
-    sqlite3.SQLITE_NOMEM: 5,
+_LOCKED = ("the database is locked by another program", 1)
+_DAMAGED = ("the database is damaged: stop edgegc and restore a backup", 300)
+_FAILURES = {
+    sqlite3.SQLITE_BUSY: _LOCKED,
+    sqlite3.SQLITE_LOCKED: _LOCKED,
+    sqlite3.SQLITE_PROTOCOL: _LOCKED,
+    sqlite3.SQLITE_NOMEM: ("the box is out of memory", 5),
     # Room is made by people and log rotation, not by waiting a second.
-    sqlite3.SQLITE_FULL: 30,
-    sqlite3.SQLITE_IOERR: 30,
-    sqlite3.SQLITE_CANTOPEN: 30,
-    sqlite3.SQLITE_PROTOCOL: 30,
-    sqlite3.SQLITE_READONLY: 30,
-    sqlite3.SQLITE_CORRUPT: 300,
-    sqlite3.SQLITE_NOTADB: 300,
+    sqlite3.SQLITE_FULL: ("the disk of the data directory is full", 30),
+    sqlite3.SQLITE_IOERR: ("the disk of the data directory fails", 30),
+    sqlite3.SQLITE_CANTOPEN: ("the database can't be opened", 30),
+    sqlite3.SQLITE_READONLY: ("the database can't be written to", 30),
+    sqlite3.SQLITE_CORRUPT: _DAMAGED,
+    sqlite3.SQLITE_NOTADB: _DAMAGED,
 }
-_SENTENCE = {
-    sqlite3.SQLITE_BUSY: "the database is locked by another program",
-    sqlite3.SQLITE_LOCKED: "the database is locked by another program",
-    sqlite3.SQLITE_NOMEM: "the box is out of memory",
-    sqlite3.SQLITE_FULL: "the disk of the data directory is full",
-    sqlite3.SQLITE_IOERR: "the disk of the data directory fails",
-    sqlite3.SQLITE_CANTOPEN: "the database can't be opened",
-    sqlite3.SQLITE_PROTOCOL: "the database is locked by another program",
-    sqlite3.SQLITE_READONLY: "the database can't be written to",
-    sqlite3.SQLITE_CORRUPT: "the database is damaged: stop edgegc and restore a backup",
-    sqlite3.SQLITE_NOTADB: "the database is damaged: stop edgegc and restore a backup",
-}
+"""Where the box failed and not the job: what a caller is told, and after how many seconds trying again makes sense."""
+
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 STOPPING = "the store is stopping"
@@ -73,9 +59,10 @@ def environment_failure(error: BaseException) -> errors.Unavailable | None:
     """Return what a caller is told where the box failed (disk, memory, lock), None where the job itself did."""
     # sqlite3 raises SQLITE_NOMEM as a plain MemoryError.
     code = sqlite3.SQLITE_NOMEM if isinstance(error, MemoryError) else primary_code(error)
-    if code is None or code not in _SENTENCE:
+    if code is None or code not in _FAILURES:
         return None
-    return errors.Unavailable(_SENTENCE[code], retry_after_s=_RETRY_AFTER_S[code])
+    sentence, retry_after_s = _FAILURES[code]
+    return errors.Unavailable(sentence, retry_after_s=retry_after_s)
 
 
 class Job:
@@ -109,19 +96,6 @@ class Job:
 
 Answer = Callable[[list[Job]], None]
 """Takes jobs that have their outcome back to whoever waits."""
-
-
-class Lane(Protocol):
-    """What serves jobs in order on one connection. All methods but ``stop`` belong to one thread."""
-
-    def serve(self, jobs: list[Job], answer: Answer) -> None:
-        """Run jobs and answer each of them exactly once."""
-
-    def stop(self) -> None:
-        """Called from outside: finish soon."""
-
-    def close(self) -> None:
-        """Close the connection."""
 
 
 class _TransactionLost(Exception):
@@ -325,194 +299,3 @@ class Reader:
             return errors.Unavailable(STOPPING)
         self.overdue_jobs += 1
         return errors.Unavailable("the read took longer than it may: the box is busy", retry_after_s=1)
-
-
-class Executor(Protocol):
-    """Brings jobs to a lane and their outcomes back."""
-
-    @property
-    def depth(self) -> int:
-        """Jobs that wait to be run."""
-
-    @property
-    def refused(self) -> int:
-        """Jobs that found the queue full."""
-
-    async def submit(self, job: Job, *, cancellable: bool) -> Any:
-        """Run a job, return its value or raise its error.
-
-        Checks for cancellation on entry. After that a job that is not ``cancellable`` is waited for to its
-        end; one that is, is abandoned (and interrupted where it runs). Raises Unavailable when the queue is
-        full or the store stops.
-        """
-
-    async def close(self) -> None:
-        """Run what is queued, end, close the lane. Not cancellable; at most as long as the queue takes."""
-
-
-class InlineExecutor:
-    """Runs every job at once in the caller's task: for tests under an autojump clock, which jumps over threads."""
-
-    depth = 0
-    refused = 0
-
-    def __init__(self, lane: Lane, *, observe: Callable[[Sequence[Job]], None]) -> None:
-        self._lane = lane
-        self._observe = observe
-        self._closed = False
-
-    async def submit(self, job: Job, *, cancellable: bool) -> Any:
-        """Run a job; see :class:`Executor`."""
-        await trio.lowlevel.checkpoint_if_cancelled()
-        if self._closed:
-            raise errors.Unavailable(STOPPING)
-        self._lane.serve([job], self._observe)
-        await trio.lowlevel.cancel_shielded_checkpoint()
-        assert job.outcome is not None
-        return job.outcome.unwrap()
-
-    async def close(self) -> None:
-        """Close the lane."""
-        self._closed = True
-        self._lane.close()
-        await trio.lowlevel.cancel_shielded_checkpoint()
-
-
-class ThreadExecutor:
-    """One thread for one lane, fed through a bounded queue, answering a whole batch by one call into the loop.
-
-    ``observe`` is called in the trio thread with each answered batch, before any of its waiters is resumed.
-    ``on_crash`` is called in the trio thread when the thread or ``observe`` dies of something that is not a
-    job's failure; everybody who waits gets Unavailable.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        lane: Lane,
-        *,
-        queue_size: int,
-        observe: Callable[[Sequence[Job]], None],
-        on_crash: Callable[[BaseException], None],
-    ) -> None:
-        self._lane = lane
-        self._queue_size = queue_size
-        self._observe = observe
-        self._on_crash = on_crash
-        self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
-        self._waiting: set[Job] = set()
-        self._closing = False
-        self._crashed = False
-        self._ended = trio.Event()
-        self._token: trio.lowlevel.TrioToken | None = None
-        # A daemon thread: an interpreter that dies without close() (a second SIGINT) must not hang on it.
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self.refused = 0
-
-    def start(self) -> None:
-        """Start the thread. Must be called in the trio thread that will submit."""
-        self._token = trio.lowlevel.current_trio_token()
-        self._thread.start()
-
-    @property
-    def depth(self) -> int:
-        """Jobs that wait to be run."""
-        return self._queue.qsize()
-
-    async def submit(self, job: Job, *, cancellable: bool) -> Any:
-        """Run a job; see :class:`Executor`."""
-        await trio.lowlevel.checkpoint_if_cancelled()
-        if self._closing or self._crashed:
-            raise errors.Unavailable(STOPPING)
-        if self._queue.qsize() >= self._queue_size:
-            self.refused += 1
-            raise errors.Unavailable("the write or read queue of the store is full", retry_after_s=1)
-        job.task = trio.lowlevel.current_task()
-        self._waiting.add(job)
-        self._queue.put(job)
-
-        def abort(_raise_cancel: object) -> trio.lowlevel.Abort:
-            if not cancellable:
-                return trio.lowlevel.Abort.FAILED
-            job.abandoned = True
-            self._waiting.discard(job)
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        return await trio.lowlevel.wait_task_rescheduled(abort)
-
-    async def close(self) -> None:
-        """Run what is queued, then join the thread. Not cancellable."""
-        self._closing = True
-        self._lane.stop()
-        self._queue.put(None)
-        with trio.CancelScope(shield=True):
-            await self._ended.wait()
-        self._thread.join()
-
-    # In the thread
-
-    def _run(self) -> None:
-        try:
-            try:
-                while self._serve_batch():
-                    pass
-            finally:
-                self._lane.close()
-        except BaseException as error:
-            self._post(self._crash, error)
-        finally:
-            self._post(self._ended.set)
-
-    def _serve_batch(self) -> bool:
-        """Serve what waits, at least one job; return False when that was the last."""
-        job = self._queue.get()
-        jobs: list[Job] = []
-        while job is not None:
-            jobs.append(job)
-            if len(jobs) == BATCH or self._queue.empty():
-                break
-            job = self._queue.get_nowait()
-        if jobs:
-            self._lane.serve(jobs, self._post_answers)
-        return job is not None
-
-    def _post_answers(self, jobs: list[Job]) -> None:
-        self._post(self._answer, jobs)
-
-    def _post(self, function: Callable[..., object], *args: object) -> None:
-        assert self._token is not None
-        try:
-            self._token.run_sync_soon(function, *args)
-        except trio.RunFinishedError:
-            # The loop is gone, and everybody who could wait for the answer with it.
-            if not self._closing:
-                logger.error("the event loop ended before the store was closed")
-
-    # In the trio thread
-
-    def _answer(self, jobs: list[Job]) -> None:
-        crash: BaseException | None = None
-        try:
-            self._observe(jobs)
-        except BaseException as error:
-            crash = error
-        for job in jobs:
-            if job in self._waiting:
-                self._waiting.discard(job)
-                self._resume(job, job.outcome)
-        if crash is not None:
-            # The writes did commit, so their writers were told so; but what the observer keeps in memory is
-            # no longer what the database says, and only a new start repairs that.
-            self._crash(crash)
-
-    def _crash(self, error: BaseException) -> None:
-        self._crashed = True
-        self._on_crash(error)
-        waiting, self._waiting = self._waiting, set()
-        for job in waiting:
-            self._resume(job, outcome.Error(errors.Unavailable("the store has crashed")))
-
-    def _resume(self, job: Job, result: outcome.Value[Any] | outcome.Error | None) -> None:
-        assert job.task is not None
-        assert result is not None
-        trio.lowlevel.reschedule(job.task, result)
