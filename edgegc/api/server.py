@@ -42,6 +42,10 @@ ACCEPT_LOG_S: Final = 30.0
 """How often, at most, that is logged."""
 KEEP_ALIVE_REQUESTS: Final = 10_000_000
 """Hypercorn closes a connection after 1,000: a polling agent would reconnect, with TLS, for nothing."""
+RESERVED_DESCRIPTORS: Final = 128
+"""Kept from clients, for the database, the lighthouses and the operator's socket: a 503 is better than a lighthouse
+that can't be started.
+"""
 REFUSE_S: Final = 1.0
 """How long a connection past the cap is kept to read its 503."""
 REFUSALS: Final = 64
@@ -55,7 +59,7 @@ class Server:
         self, app: ASGIFramework, settings: Settings, *, log: AccessLog, release: Callable[[], None]
     ) -> None:
         self._app = app
-        self._limit = settings.limits.connections if settings.limits.enabled else None
+        self._limit = _connection_limit(settings)
         self._head_bytes = settings.limits.head_bytes
         self._graceful_s = settings.api.graceful_timeout_s
         self._log = log
@@ -216,6 +220,16 @@ class Server:
             pass
         finally:
             self._refusing -= 1
+
+
+def _connection_limit(settings: Settings) -> int | None:
+    """Return how many connections may be open; None for no limit. Never more than there are file descriptors for."""
+    if not settings.limits.enabled:
+        return None
+    descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if descriptors == resource.RLIM_INFINITY:
+        return settings.limits.connections
+    return max(1, min(settings.limits.connections, descriptors - RESERVED_DESCRIPTORS))
 
 
 def _config(log: AccessLog, *, head_bytes: int) -> Config:

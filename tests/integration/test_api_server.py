@@ -6,6 +6,7 @@ import errno
 import json
 import logging
 import os
+import resource
 import socket
 import ssl
 import struct
@@ -21,6 +22,7 @@ from quart_trio import QuartTrio
 
 from edgegc import errors
 from edgegc.api import connection, tls
+from edgegc.api import server as server_module
 from edgegc.api.access import AccessLog
 from edgegc.api.listeners import Listener, open_admin, open_tcp
 from edgegc.api.server import Server
@@ -502,6 +504,18 @@ async def test_connections_past_the_cap_get_503_and_the_operators_socket_is_neve
         await until(lambda: server.log.connections_open == 1)
         fourth = await RawClient.tcp(server.port)
         assert (await fourth.request("GET", "/")).status == 200
+
+
+async def test_clients_never_get_the_last_file_descriptors() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (server_module.RESERVED_DESCRIPTORS + 2, hard))
+    try:
+        async with serving(App()) as server:
+            for _ in range(2):
+                assert (await (await RawClient.tcp(server.port)).request("GET", "/")).status == 200
+            assert (await (await RawClient.tcp(server.port)).reply()).status == 503
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 class _Exhausted(socket.socket):
