@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from edgegc.agent.servers import Servers
 
 SETTLE_S: Final = 1.0
-"""A condition that does not last this long is not worth a request."""
+"""A condition that does not last this long is not worth a request, unless it is an error."""
 RETRY_S: Final = 30.0
 """After a report that was not taken. A question may carry it sooner."""
 MAX_ERROR_CHARACTERS: Final = 2000
@@ -55,12 +55,16 @@ class Reporter:
 
     @contextmanager
     def riding_along(self) -> Iterator[dict[str, str]]:
-        """Give the headers for a question. An error's sentence does not fit: that one is delivered by itself."""
+        """Give the headers for a question.
+
+        An error's sentence does not fit into them: it is delivered by itself, and its state not before it.
+        """
         condition = self._look()
         headers: dict[str, str] = {}
         if condition.applied is not None:
             headers["Edgegc-Applied"] = str(condition.applied)
-            headers["Edgegc-State"] = condition.state
+            if condition.error is None or condition == self._delivered:
+                headers["Edgegc-State"] = condition.state
         if condition.nebula_version is not None:
             headers["Edgegc-Nebula"] = condition.nebula_version
         before = self._delivered
@@ -82,7 +86,8 @@ class Reporter:
             condition = self._look()
             if condition == self._delivered or (condition.applied is None and condition.error is None):
                 await changed.wait()
-                await trio.sleep(SETTLE_S)
+                if self._look().error is None:
+                    await trio.sleep(SETTLE_S)
                 continue
             try:
                 await self._deliver(condition)
