@@ -21,6 +21,7 @@ from edgegc.agent import settings, status
 from edgegc.agent.membership import Membership
 from edgegc.clock import SystemClock
 from edgegc.errors import Conflict, Error
+from edgegc.nebula import orphans
 from edgegc.nebula.process import SystemSpawner, in_thread
 from edgegc.watch import Watch
 
@@ -65,8 +66,10 @@ class Agent:
         with Watch() as watch:
             watch.add(self._directory)
             async with trio.open_nursery() as nursery:
+                wanted = await in_thread(partial(settings.load, self._directory))
                 await nursery.start(status.serve, self._directory, self.view)
-                await self._follow(await in_thread(partial(settings.load, self._directory)), nursery)
+                nursery.start_soon(self._end_unwanted, wanted)
+                await self._follow(wanted, nursery)
                 task_status.started()
                 while True:
                     await watch.changed()
@@ -77,6 +80,17 @@ class Agent:
                         _log.error("%s: the clusters run on as they were", error.message)
                         continue
                     await self._follow(changed, nursery)
+
+    async def _end_unwanted(self, wanted: settings.Settings) -> None:
+        """End what runs for clusters that were removed while no agent ran."""
+        records = self._directory.glob(f"*/{status.RECORD_NAME}")
+        unwanted = [path for path in records if wanted.cluster(path.parent.name) is None]
+        for stopped in await orphans.stop_recorded(unwanted, spawner=self._spawner):
+            _log.info(
+                "the nebula of a removed cluster: %s",
+                stopped.outcome,
+                extra={"cluster_id": stopped.cluster_id, "pid": stopped.pid},
+            )
 
     async def stop_all(self) -> None:
         """End every nebula, bounded."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import stat
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -227,6 +228,20 @@ async def test_a_second_join_is_picked_up_by_the_running_agent_and_a_removed_clu
             )
             await until(lambda: len(agent.view().clusters) == 1, "removed")
             assert (len(first.signals), len(second.signals)) == (0, 1)
+
+
+async def test_what_runs_for_a_cluster_that_was_removed_meanwhile_is_ended_at_the_start(
+    data: Path, machine: Machine
+) -> None:
+    async with running_box(data) as box:
+        cluster = await box.cluster()
+        await machine.join(url_of(box), await box.key(cluster["id"]))
+        async with machine.agent() as agent:
+            await until(lambda: only(agent).state == "ok", "ok")
+    settings.edit(machine.directory, lambda all_: settings.Settings())
+    async with machine.agent():
+        await until(lambda: machine.spawner.child.signals == [signal.SIGTERM], "ended")
+    assert not list(machine.directory.glob("*/process.json"))
 
 
 async def test_a_broken_agent_toml_stops_nothing(data: Path, machine: Machine) -> None:
