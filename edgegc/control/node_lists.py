@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import sqlite3
 
     from edgegc.control.control import Control
+    from edgegc.model.cluster import Cluster
     from edgegc.model.credential import Caller
     from edgegc.model.message import NodeQuery
 
@@ -26,8 +27,17 @@ MAX_PAGE_SIZE = 500
 MAX_PAGE = 1_000_000
 SORTS = ("name", "created_at", "last_seen_at", "overlay_ip")
 MAX_CURSOR_CHARACTERS = 512
+MAX_CURSOR_NUMBER = 2**53
 
-_Key = tuple[str | int | None, ...]
+_KINDS: dict[str, tuple[type | tuple[type, ...], ...]] = {
+    "name": (str,),
+    "created_at": (int, str),
+    "last_seen_at": (int, str),
+    "overlay_ip": ((int, str),),
+}
+"""What a cursor's key is made of, by order."""
+
+_Key = tuple[str | Annotated[int, msgspec.Meta(ge=0, le=MAX_CURSOR_NUMBER)] | None, ...]
 
 
 class _Cursor(msgspec.Struct, frozen=True, array_like=True):
@@ -68,10 +78,10 @@ async def list_(control: Control, caller: Caller, cluster_id: str | None, query:
     # One more than asked for tells whether there is a next page.
     limit = query.page_size + 1
 
-    if sort == "last_seen_at":
-        last_seen = control.fleet.last_seen(found_id)
+    last_seen = control.fleet.last_seen(found_id) if sort == "last_seen_at" else {}
 
-        def page(connection: sqlite3.Connection) -> list[tuple[str, _Key]]:
+    def page(connection: sqlite3.Connection, cluster: Cluster) -> list[tuple[str, _Key]]:
+        if sort == "last_seen_at":
             keys = sorted(
                 ((last_seen.get(id_, 0), id_) for id_ in node_pages.ids(connection, wanted)),
                 reverse=descending,
@@ -79,25 +89,17 @@ async def list_(control: Control, caller: Caller, cluster_id: str | None, query:
             if after is not None:
                 keys = [key for key in keys if (key < after if descending else key > after)]
             return [(id_, (at, id_)) for at, id_ in keys[offset : offset + limit]]
-
-    else:
-
-        def page(connection: sqlite3.Connection) -> list[tuple[str, _Key]]:
-            return node_pages.page(
-                connection,
-                wanted,
-                sort=sort,
-                descending=descending,
-                limit=limit,
-                offset=offset,
-                after=after,
-            )
+        # Nodes of an uploaded cluster have no address to sort by.
+        by = "name" if sort == "overlay_ip" and cluster.mode == "uploaded" else sort
+        return node_pages.page(
+            connection, wanted, sort=by, descending=descending, limit=limit, offset=offset, after=after
+        )
 
     def job(connection: sqlite3.Connection) -> _Found:
         cluster = clusters.get(connection, found_id)
         if cluster is None:
             raise NotFound("no such cluster")
-        rows = page(connection)
+        rows = page(connection, cluster)
         shown = rows[: query.page_size]
         by_id = nodes.get_many(connection, [id_ for id_, _ in shown])
         return _Found(
@@ -130,13 +132,7 @@ def _read_cursor(text: str, sort: str) -> _Key:
         cursor = msgspec.json.decode(base64.urlsafe_b64decode(padded), type=_Cursor)
     except (msgspec.DecodeError, binascii.Error, UnicodeDecodeError, ValueError):
         raise wrong from None
-    expected = {
-        "name": (str,),
-        "created_at": (int, str),
-        "overlay_ip": (int, str),
-        "last_seen_at": (int, str),
-    }
-    kinds = expected[sort.removeprefix("-")]
+    kinds = _KINDS[sort.removeprefix("-")]
     if cursor.sort != sort or len(cursor.key) != len(kinds):
         raise wrong
     if not all(isinstance(value, kind) for value, kind in zip(cursor.key, kinds, strict=True)):

@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 _ORDER = {
     "name": ("name",),
     "created_at": ("created_at", "id"),
-    "overlay_ip": ("overlay_ip", "id"),
+    "overlay_ip": ("overlay_ip",),
 }
-"""Columns that a list can be sorted by; each has an index that begins with the cluster."""
+"""Columns that a list can be sorted by, together unique; each has an index that begins with the cluster. An uploaded
+cluster's nodes have no ``overlay_ip``: its lists must be sorted by something else."""
 
 
 class Filter(msgspec.Struct, frozen=True, kw_only=True):
