@@ -1,0 +1,211 @@
+"""Housekeeping: renewal in time and worth it, clocks that lie, rows that leave, a log that is brought in."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+
+from edgegc import build
+from edgegc.control import certificates, housekeeping, lighthouses, nodes, signing
+from edgegc.errors import Unavailable
+from edgegc.model import message
+from tests.control_plane import OPERATOR, Plane, control_plane, new_public_key
+
+if TYPE_CHECKING:
+    import sqlite3
+
+DAY = 86_400
+LIFETIME = 180 * DAY
+
+
+async def count(plane: Plane, table: str) -> int:
+    def job(connection: sqlite3.Connection) -> int:
+        return int(connection.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0])
+
+    return await plane.control.database.read(job)
+
+
+async def test_nothing_is_renewed_before_its_time_and_everything_after() -> None:
+    async with control_plane(cluster={"provide_lighthouse": True}) as plane:
+        node = await plane.add_node("a")
+        (lighthouse,) = await lighthouses.desired(plane.control)
+        plane.clock.at += int(LIFETIME * 2 / 3 * 0.95) - 10
+        await housekeeping.renew_certificates(plane.control)
+        assert (await plane.node(node.id)).certificate == node.certificate
+        plane.clock.at += int(LIFETIME * 2 / 3 * 0.1) + 20
+        await housekeeping.renew_certificates(plane.control)
+        renewed = (await plane.node(node.id)).certificate
+        assert renewed is not None
+        assert renewed.not_after == message.rfc3339(plane.clock.at + LIFETIME)
+        (again,) = await lighthouses.desired(plane.control)
+        assert again.fingerprint != lighthouse.fingerprint
+        assert again.version > lighthouse.version
+        assert again.key_pem == lighthouse.key_pem
+        assert plane.effective(node.id)[0] > node.version
+
+
+def test_renewals_of_a_fleet_are_spread_by_node_id() -> None:
+    due = {
+        signing.renew_at(issued_at=0, not_after=LIFETIME, subject=f"node {number}") for number in range(100)
+    }
+    assert len(due) == 100
+    assert all(LIFETIME * 2 / 3 * 0.95 - 1 <= at <= LIFETIME * 2 / 3 * 1.05 + 1 for at in due)
+
+
+async def test_a_renewal_that_gains_too_little_is_not_made_and_not_tried_again() -> None:
+    async with control_plane() as plane:
+        # The authority ends in ten years, and so does whatever it signs.
+        plane.clock.at += 10 * 365 * DAY - LIFETIME // 2
+        node = await plane.add_node("a")
+        before = plane.effective(node.id)
+        plane.clock.at += LIFETIME // 2 - 10
+        await housekeeping.renew_certificates(plane.control)
+        assert plane.effective(node.id) == before
+        due = await plane.control.database.read(
+            lambda connection: connection.execute("SELECT renew_at FROM certificates").fetchall()
+        )
+        assert due == [(None,)]
+
+
+async def test_a_certificate_of_a_minute_is_renewed_in_time() -> None:
+    async with control_plane(cluster={"certificate_lifetime_s": 60}) as plane:
+        node = await plane.add_node("a")
+        plane.clock.at += 43
+        await housekeeping.renew_certificates(plane.control)
+        renewed = (await plane.node(node.id)).certificate
+        assert renewed is not None
+        assert renewed.not_after == message.rfc3339(plane.clock.at + 60)
+
+
+async def test_a_change_that_is_undone_within_the_second_gets_a_certificate_of_its_own() -> None:
+    async with control_plane() as plane:
+        node = await plane.add_node("a")
+        seen = {node.certificate.fingerprint} if node.certificate else set()
+        for groups in (("web",), (), ("web",), ()):
+            certificate = (await plane.patch(node.id, groups=groups)).certificate
+            assert certificate is not None
+            seen.add(certificate.fingerprint)
+        assert len(seen) == 5
+        plane.clock.at += 600
+        await housekeeping.blocklist_replaced(plane.control)
+        current = (await plane.node(node.id)).certificate
+        listed = await plane.control.database.read(
+            lambda connection: {row[0] for row in connection.execute("SELECT fingerprint FROM blocklist")}
+        )
+        assert current is not None
+        assert current.fingerprint not in listed
+        assert len(listed) == 4
+
+
+async def test_a_certificate_that_expired_before_its_turn_is_not_blocklisted() -> None:
+    async with control_plane(cluster={"certificate_lifetime_s": 60}) as plane:
+        node = await plane.add_node("a")
+        await plane.patch(node.id, overlay_ip="10.42.9.9")
+        other = await plane.add_node("b")
+        before = plane.effective(other.id)
+        plane.clock.at += 600
+        await housekeeping.blocklist_replaced(plane.control)
+        assert plane.effective(other.id) == before
+        assert await count(plane, "blocklist") == 0
+
+
+async def test_nothing_is_signed_before_the_build_date() -> None:
+    async with control_plane() as plane:
+        node = await plane.add_node("keyless", keyed=False)
+        caller = await plane.caller(node.node_token)
+        plane.clock.at = build.built_at() - 1
+        with pytest.raises(Unavailable, match="before this edgegc was built") as caught:
+            await certificates.issue(
+                plane.control, caller, message.CertificateRequest(public_key=new_public_key())
+            )
+        assert caught.value.retry_after_s is not None
+        await housekeeping.watch_clock(plane.control)
+        report = plane.control.health.report()
+        assert report.status == "degraded"
+        assert "set the clock" in report.checks["clock"]
+
+
+async def test_nothing_is_signed_more_than_an_hour_behind_the_newest_change() -> None:
+    async with control_plane() as plane:
+        await plane.add_node("a")
+        newest = plane.clock.at
+        plane.clock.at = newest - 3600
+        await plane.add_node("b")
+        plane.clock.at = newest - 3601
+        with pytest.raises(Unavailable, match="the last change was made at"):
+            await plane.add_node("c")
+        with pytest.raises(Unavailable):
+            await plane.add_cluster("other")
+        # What needs no signature goes on.
+        await plane.add_node("d", keyed=False)
+        plane.clock.at = newest
+        await plane.add_node("c")
+        await housekeeping.watch_clock(plane.control)
+        assert plane.control.health.report().checks["clock"] == "ok"
+
+
+async def test_a_wrong_clock_leaves_renewals_due_and_says_so(autojump_clock: trio.abc.Clock) -> None:
+    async with control_plane(cluster={"certificate_lifetime_s": 60}) as plane:
+        node = await plane.add_node("a")
+        plane.clock.at += 86_400
+        await plane.add_node("b", keyed=False)
+        plane.clock.at -= 7200
+        async with trio.open_nursery() as nursery:
+            await nursery.start(lambda task_status: housekeeping.run(plane.control, task_status=task_status))
+            await trio.sleep(1)
+            assert (await plane.node(node.id)).certificate == node.certificate
+            assert "housekeeping.certificates" in plane.control.health.report().checks
+            plane.clock.at += 7200
+            await trio.sleep(61)
+            assert (await plane.node(node.id)).certificate != node.certificate
+            assert "housekeeping.certificates" not in plane.control.health.report().checks
+            nursery.cancel_scope.cancel()
+
+
+async def test_expired_certificates_and_old_audit_rows_are_forgotten() -> None:
+    async with control_plane() as plane:
+        node = await plane.add_node("a")
+        await plane.patch(node.id, groups=("web",))
+        assert await count(plane, "certificates") == 2
+        plane.clock.at += housekeeping.AUDIT_KEPT_S + 1
+        await nodes.rotate_token(plane.control, OPERATOR, node.id)
+        await housekeeping.trim(plane.control)
+        assert await count(plane, "certificates") == 1
+        assert await count(plane, "audit") == 1
+
+
+async def test_an_idle_box_writes_nothing(autojump_clock: trio.abc.Clock) -> None:
+    async with control_plane() as plane:
+        node = await plane.add_node("a")
+        await plane.caller(node.node_token)
+        before = plane.control.database.stats().writes
+        async with trio.open_nursery() as nursery:
+            await nursery.start(lambda task_status: housekeeping.run(plane.control, task_status=task_status))
+            await trio.sleep(3600)
+            nursery.cancel_scope.cancel()
+        # The trimming looks once at the start, and once an hour; optimising is no write.
+        assert plane.control.database.stats().writes - before <= 3
+
+
+async def test_every_write_leaves_one_audit_row_that_says_who_and_what() -> None:
+    async with control_plane() as plane:
+        node = await plane.add_node("a")
+        await plane.patch(node.id, mtu=1400)
+        await plane.patch(node.id, mtu=1400)
+        await nodes.set_relay(plane.control, OPERATOR, node.id)
+        await nodes.set_routes(plane.control, OPERATOR, node.id, message.Routes(routes=("172.16.0.0/24",)))
+        await nodes.delete(plane.control, OPERATOR, node.id)
+
+        def rows(connection: sqlite3.Connection) -> list[tuple[Any, ...]]:
+            return connection.execute(
+                "SELECT actor, action, target = ?, request_id, source FROM audit WHERE action LIKE 'node.%' ORDER BY id",
+                (node.id,),
+            ).fetchall()
+
+        found = await plane.control.database.read(rows)
+    assert found == [
+        ("operator:socket", f"node.{action}", 1, "test-request", "socket")
+        for action in ("create", "update", "relay.set", "routes", "delete")
+    ]
