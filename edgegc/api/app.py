@@ -1,125 +1,15 @@
-"""The application: Quart-Trio with our errors, our callers and our routes. The factory wires them, nothing else does.
-
-It knows control; it does not know sockets. Nothing of ours runs in Quart's nursery or in its serving hooks: the
-lifespan protocol is not run.
-"""
+"""The factory: the application with all its routes. Nothing else knows which there are."""
 
 from __future__ import annotations
 
-import logging
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
-import msgspec
-import trio
-from quart import request
-from quart_trio import QuartTrio
-from werkzeug.exceptions import HTTPException, MethodNotAllowed
-
-from edgegc import errors
-from edgegc.api import auth, codec, problem, routes_admin, routes_box, routes_node, routes_nodes
+from edgegc.api import routes_admin, routes_box, routes_node, routes_nodes
 from edgegc.api.access import AccessLog
+from edgegc.api.application import Application
 
 if TYPE_CHECKING:
-    from quart.ctx import RequestContext
-    from quart.typing import ResponseReturnValue, ResponseTypes
-    from quart.wrappers import Response
-
     from edgegc.control.control import Control
-    from edgegc.model.credential import Caller
-
-logger = logging.getLogger(__name__)
-
-T = TypeVar("T", bound=msgspec.Struct)
-
-DETAILS = {
-    404: "there is nothing at this path",
-    413: "the body is too large",
-}
-
-
-class Application(QuartTrio):
-    """The web application. Handlers reach what they need through it: ``control``, ``caller()``, ``body()``, ``query()``."""
-
-    def __init__(self, control: Control, *, log: AccessLog) -> None:
-        super().__init__("edgegc.api", static_folder=None, template_folder=None)
-        self.control = control
-        self.log = log
-        self._proxies = auth.trusted(control.settings.api.trusted_proxies)
-        self._body_bytes = control.settings.limits.json_body_bytes
-        # Bounds what is buffered of a body that nobody has asked for yet.
-        self.config["MAX_CONTENT_LENGTH"] = self._body_bytes
-        self.config["PROPAGATE_EXCEPTIONS"] = False
-        # A download's time is bounded where the bytes go out, by progress; this would cut it off after a minute.
-        self.config["RESPONSE_TIMEOUT"] = None
-        self.url_map.merge_slashes = False
-
-    async def caller(self) -> Caller:
-        """Authenticate the present request. :raises errors.Unauthorized:"""
-        return await auth.caller_of(request, self.control, self._proxies)
-
-    async def body(self, kind: type[T]) -> T:
-        """Read the present request's body; see :func:`codec.body`."""
-        return await codec.body(request, kind, limit=self._body_bytes)
-
-    def query(self, kind: type[T]) -> T:
-        """Read the present request's query string; see :func:`codec.query`."""
-        return codec.query(request, kind)
-
-    async def dispatch_request(self, request_context: RequestContext | None = None) -> ResponseReturnValue:
-        """Note which rule matched, for the counters, then dispatch."""
-        rule = request.url_rule
-        if rule is not None:
-            auth.state_of(request)["route"] = rule.rule
-        return await super().dispatch_request(request_context)
-
-    async def handle_user_exception(self, error: Exception | BaseExceptionGroup[Any]) -> Response:
-        """Turn whatever a handler raised into an answer. Quart would look at a group's members one by one, and at
-        those it has no handler for not at all.
-        """
-        if isinstance(error, BaseExceptionGroup):
-            cancelled, _ = error.split(trio.Cancelled)
-            if cancelled is not None:
-                raise error
-        return self._problem(problem.single(error))
-
-    async def handle_exception(self, error: Exception) -> ResponseTypes:
-        """Turn an error of Quart's own machinery into an answer."""
-        return self._problem(problem.single(error))
-
-    def _problem(self, error: BaseException) -> Response:
-        request_id = auth.request_id_of(request)
-        if isinstance(error, errors.Unauthorized):
-            # The one answer is the same for all reasons; who runs the box must be able to tell them apart.
-            logger.warning(
-                "authentication failed: %s",
-                error.message,
-                extra={"request_id": request_id, "source": auth.state_of(request).get("source")},
-            )
-        if isinstance(error, errors.Error) and error.code != "internal":
-            made = problem.of_error(error, request_id=request_id)
-        elif isinstance(error, HTTPException) and error.code is not None:
-            made = _of_http(error, request_id=request_id)
-        else:
-            logger.error(
-                "internal error",
-                exc_info=error,
-                extra={"request_id": request_id, "method": request.method, "path": request.path},
-            )
-            made = problem.internal(request_id=request_id)
-        return codec.raw(
-            made.body, made.status, content_type=problem.CONTENT_TYPE, headers=dict(made.headers)
-        )
-
-
-def _of_http(error: HTTPException, *, request_id: str) -> problem.Answer:
-    status = error.code or 500
-    headers: tuple[tuple[str, str], ...] = ()
-    detail = DETAILS.get(status, error.description or "")
-    if isinstance(error, MethodNotAllowed) and error.valid_methods:
-        allowed = ", ".join(sorted(set(error.valid_methods)))
-        headers = (("allow", allowed),)
-        detail = f"{request.method} is not allowed here; allowed: {allowed}"
-    return problem.answer(status, detail, request_id=request_id, headers=headers)
 
 
 def create_app(control: Control, *, log: AccessLog | None = None) -> Application:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edgegc.api import codec
-from edgegc.api.routes_box import NoQuery
+from edgegc.api.queries import NoQuery
 from edgegc.control import clusters, tenants, tokens
 from edgegc.model import message
 
 if TYPE_CHECKING:
     from quart.wrappers import Response
 
-    from edgegc.api.app import Application
+    from edgegc.api.application import Application
 
 
 def add(app: Application) -> None:

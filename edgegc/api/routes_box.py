@@ -11,20 +11,17 @@ from quart import request
 
 from edgegc import build, errors
 from edgegc.api import auth, codec, metrics
+from edgegc.api.queries import NoQuery
 from edgegc.control import credentials, lighthouses, overview
 from edgegc.model import message
 
 if TYPE_CHECKING:
     from quart.wrappers import Response
 
-    from edgegc.api.app import Application
+    from edgegc.api.application import Application
 
 LIVE: Final = b'{"status":"ok"}'
 PROMETHEUS: Final = "text/plain; version=0.0.4; charset=utf-8"
-
-
-class NoQuery(message.Request, frozen=True, kw_only=True):
-    """For paths that take no query: whatever is given is a mistake worth telling."""
 
 
 class ResourcesQuery(message.Request, frozen=True, kw_only=True):

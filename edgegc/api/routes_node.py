@@ -8,14 +8,14 @@ from msgspec import Meta
 from quart import request
 
 from edgegc.api import auth, codec, problem, ranges
-from edgegc.api.routes_box import NoQuery
+from edgegc.api.queries import ClusterQuery, NoQuery
 from edgegc.control import bundles, certificates, credentials, enrolment, fleet, polls, topology
 from edgegc.model import message
 
 if TYPE_CHECKING:
     from quart.wrappers import Response
 
-    from edgegc.api.app import Application
+    from edgegc.api.application import Application
 
 ETAG_DIGEST_CHARACTERS: Final = 16
 """Of a bundle's digest in its ETag; the version before it already tells bundles of a node apart."""
@@ -34,12 +34,6 @@ class BundleQuery(message.Request, frozen=True, kw_only=True):
     """``GET /api/v1/config/bundle``: the version the node has."""
 
     current_version: Annotated[int, Meta(ge=0, le=MAX_VERSION)] | None = None
-
-
-class ClusterQuery(message.Request, frozen=True, kw_only=True):
-    """For paths that are about "the cluster": which, where the caller's token does not say it."""
-
-    cluster_id: str | None = None
 
 
 def add(app: Application) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from msgspec import Meta
 
 from edgegc.api import codec
-from edgegc.api.routes_node import ClusterQuery
+from edgegc.api.queries import ClusterQuery
 from edgegc.control import enrolment, nodes, rollout
 from edgegc.model import message
 from edgegc.model.node import Role, State
@@ -15,7 +15,7 @@ from edgegc.model.node import Role, State
 if TYPE_CHECKING:
     from quart.wrappers import Response
 
-    from edgegc.api.app import Application
+    from edgegc.api.application import Application
 
 MAX_PAGE_SIZE = 500
 MAX_PAGE = 1_000_000

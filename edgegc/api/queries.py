@@ -1,0 +1,15 @@
+"""Query strings that more than one group of routes takes."""
+
+from __future__ import annotations
+
+from edgegc.model import message
+
+
+class NoQuery(message.Request, frozen=True, kw_only=True):
+    """For paths that take no query: whatever is given is a mistake worth telling."""
+
+
+class ClusterQuery(message.Request, frozen=True, kw_only=True):
+    """For paths that are about "the cluster": which, where the caller's token does not say it."""
+
+    cluster_id: str | None = None
