@@ -91,10 +91,21 @@ def restart(common: Common, cluster: str | None, all_: bool) -> None:
 @remote_options
 @click.pass_obj
 def stop(common: Common, cluster: str | None, all_: bool) -> None:
-    """End the nebula process of a cluster, which outlives the daemon; the daemon's next start runs it again."""
-    from edgegc.cli.output import note
+    """End the nebula process of a cluster, which outlives the daemon; the daemon's next start runs it again.
 
-    _tell(common, cluster, all_, "stop")
+    Works without the daemon too; there, name the cluster by its id.
+    """
+    from edgegc.cli.output import note
+    from edgegc.connection import Unreachable
+
+    try:
+        _tell(common, cluster, all_, "stop")
+    except (Failure, Unreachable) as error:
+        nobody_serves = isinstance(error, Unreachable) or error.exit_code is Exit.UNREACHABLE
+        if common.url is not None or not nobody_serves:
+            raise
+        _stop_without_daemon(common, None if all_ else cluster or common.cluster, all_, error.message)
+        return
     note(
         common,
         "it stops, until the next start of the daemon; "
@@ -148,6 +159,38 @@ async def _tail(client: Client, cluster_id: str) -> tuple[str, ...]:
         if each.cluster_id == cluster_id:
             return each.log_tail
     raise Failure("this box runs no lighthouse for that cluster", Exit.NOT_FOUND)
+
+
+def _stop_without_daemon(common: Common, wanted: str | None, all_: bool, why: str) -> None:
+    """End what is recorded in the data directory, which nobody serves (``why`` says how we know)."""
+    import trio
+
+    from edgegc import errors
+    from edgegc.cli.output import note
+    from edgegc.lighthouse.orphans import recorded, stop_recorded
+    from edgegc.store.gate import lock_data_directory
+
+    data_dir = common.data_dir.absolute()
+    known = recorded(data_dir)
+    if not known:
+        raise Failure(why, Exit.UNREACHABLE)
+    if not all_ and wanted not in known and (wanted is not None or len(known) > 1):
+        raise Failure(
+            f"without the daemon a lighthouse is named by its cluster's id, one of: {', '.join(known)}",
+            Exit.NOT_FOUND if wanted is not None else Exit.USAGE,
+        )
+    try:
+        # Against a daemon that starts just now, and would start again what we end.
+        with lock_data_directory(data_dir):
+            ended = trio.run(stop_recorded, data_dir, None if all_ else wanted or known[0])
+    except errors.NotFound:
+        raise Failure(why, Exit.UNREACHABLE) from None
+    for each in ended:
+        if each.outcome == "still running":
+            raise Failure(f"nebula (pid {each.pid}) does not end, not even by SIGKILL")
+        note(
+            common, f"{each.cluster_id}: {each.outcome} (pid {each.pid}), until the next start of the daemon"
+        )
 
 
 def _tell(common: Common, cluster: str | None, all_: bool, what: str) -> None:

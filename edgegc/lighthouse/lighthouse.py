@@ -318,21 +318,26 @@ class Lighthouse:
 
     def measure(self) -> None:
         """Take the process's memory, CPU and file descriptors, and publish. CPU is that since the last time."""
-        pid = self._process.status.pid if self._process is not None else None
+        if self._process is not None:
+            self._measure(self._process.status.pid)
+            self.publish()
+
+    def _measure(self, pid: int | None) -> None:
         self._usage = _NO_USAGE
-        if pid is not None:
-            try:
-                if self._measured is None or self._measured.pid != pid:
-                    self._measured = psutil.Process(pid)
-                with self._measured.oneshot():
-                    self._usage = _Usage(
-                        self._measured.memory_info().rss,
-                        self._measured.cpu_percent(),
-                        self._measured.num_fds(),
-                    )
-            except psutil.Error:
-                self._measured = None
-        self.publish()
+        if pid is None:
+            self._measured = None
+            return
+        try:
+            if self._measured is None or self._measured.pid != pid:
+                self._measured = psutil.Process(pid)
+                self._measured.cpu_percent()  # the first is always 0: it only begins the interval
+                cpu_percent = None
+            else:
+                cpu_percent = self._measured.cpu_percent()
+            with self._measured.oneshot():
+                self._usage = _Usage(self._measured.memory_info().rss, cpu_percent, self._measured.num_fds())
+        except psutil.Error:
+            self._measured = None
 
     def publish(self) -> None:
         """Say how it is."""
@@ -343,6 +348,8 @@ class Lighthouse:
         uptime_s = None
         if status.state is State.RUNNING and status.started_at is not None:
             uptime_s = float(max(0, self._around.clock.now() - status.started_at))
+        if status.state is State.RUNNING and (self._measured is None or self._measured.pid != status.pid):
+            self._measure(status.pid)
         usage = self._usage if status.pid is not None else _NO_USAGE
         self._around.publish(
             LighthouseStatus(

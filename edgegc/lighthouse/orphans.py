@@ -5,10 +5,12 @@ For ``edgegc lighthouse stop`` when no daemon runs, and for what is recorded but
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from edgegc.lighthouse.render import lighthouses_directory
 from edgegc.nebula import orphans
+from edgegc.nebula.files import in_thread
 from edgegc.nebula.orphans import Stopped
 
 if TYPE_CHECKING:
@@ -16,10 +18,15 @@ if TYPE_CHECKING:
 
     from edgegc.nebula.process import Spawner
 
-__all__ = ["RECORD", "Stopped", "stop_recorded"]
+__all__ = ["RECORD", "Stopped", "recorded", "stop_recorded"]
 
 RECORD = "process.json"
 """In a lighthouse's directory: the process that runs or ran there."""
+
+
+def recorded(data_dir: Path) -> list[str]:
+    """Return the ids of the clusters that a lighthouse process is or was recorded for, sorted. Blocking."""
+    return sorted(path.parent.name for path in lighthouses_directory(data_dir).glob(f"*/{RECORD}"))
 
 
 async def stop_recorded(
@@ -29,8 +36,6 @@ async def stop_recorded(
 
     Only for a data directory that no daemon uses, or it starts them again.
     """
+    clusters = [cluster_id] if cluster_id is not None else await in_thread(partial(recorded, data_dir))
     directory = lighthouses_directory(data_dir)
-    records = sorted(
-        directory.glob(f"*/{RECORD}") if cluster_id is None else [directory / cluster_id / RECORD]
-    )
-    return await orphans.stop_recorded(records, spawner=spawner)
+    return await orphans.stop_recorded((directory / each / RECORD for each in clusters), spawner=spawner)

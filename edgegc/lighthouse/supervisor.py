@@ -24,7 +24,6 @@ from edgegc.nebula.process import InstalledNebula, SystemSpawner, in_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from edgegc.control.bus import Subscription
     from edgegc.control.control import Control
@@ -198,19 +197,22 @@ class Supervisor:
     async def _sweep(self, wanted: set[str]) -> bool:
         """End what is recorded but not wanted: the cluster was deleted, or its lighthouse, while no daemon ran."""
         try:
-            directories = await self._disk(partial(_recorded, self._data_dir))
-            for cluster_id in sorted(directories - wanted):
+            known = await self._disk(partial(orphans.recorded, self._data_dir))
+            swept = True
+            for cluster_id in sorted(set(known) - wanted):
                 for ended in await orphans.stop_recorded(self._data_dir, cluster_id, spawner=self._spawner):
                     _log.info(
-                        "ended a lighthouse that is no longer wanted (%s)",
+                        "a lighthouse is no longer wanted: %s",
                         ended.outcome,
                         extra={"cluster_id": cluster_id, "pid": ended.pid},
                     )
-                await self._disk(partial(render.remove, self._data_dir, cluster_id))
+                    swept &= ended.outcome != "still running"
+                if swept:
+                    await self._disk(partial(render.remove, self._data_dir, cluster_id))
         except OSError as error:
             _log.warning("old lighthouses can't be removed: %s", error)
             return False
-        return True
+        return swept
 
     def _add(self, spec: LighthouseSpec) -> None:
         assert self._nursery is not None
@@ -256,7 +258,3 @@ class Supervisor:
             self._control.health.set(CHECK, text, level="degraded")
         else:
             self._control.health.set(CHECK)
-
-
-def _recorded(data_dir: Path) -> set[str]:
-    return {path.parent.name for path in render.lighthouses_directory(data_dir).glob(f"*/{orphans.RECORD}")}

@@ -48,7 +48,7 @@ class LogFile:
     def open_append(self) -> int:
         """Return a new file descriptor for a child's output; the caller closes it."""
         # O_APPEND is what makes copy-truncate right: the writer goes on at the new end, not at its old offset.
-        return os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        return os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def size(self) -> int:
         """Return the size in bytes; 0 without a file."""
@@ -88,7 +88,7 @@ class LogFile:
         with self.path.open("rb+") as source:
             try:
                 with partial.open("wb") as copy:
-                    os.fchmod(copy.fileno(), 0o640)
+                    os.fchmod(copy.fileno(), 0o600)  # it names who talks to whom, like the log itself
                     while chunk := source.read(CHUNK_BYTES):
                         copy.write(chunk)
                 partial.replace(older)

@@ -5,7 +5,9 @@ For what is recorded but no longer wanted at a start, and for ending processes w
 
 from __future__ import annotations
 
+import logging
 import signal
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
@@ -25,12 +27,17 @@ KILL_TRIES = 3
 """SIGKILLs before we say that it does not end: it is in uninterruptible sleep."""
 
 
+Outcome = Literal["terminated", "killed", "gone", "still running"]
+
+_log = logging.getLogger(__name__)
+
+
 class Stopped(msgspec.Struct, frozen=True, kw_only=True):
     """What became of one recorded process. ``gone``: it had ended before. ``cluster_id`` names its directory."""
 
     cluster_id: str
     pid: int | None
-    outcome: Literal["terminated", "killed", "gone", "still running"]
+    outcome: Outcome
 
 
 async def stop_recorded(records: Iterable[Path], *, spawner: Spawner | None = None) -> list[Stopped]:
@@ -42,7 +49,7 @@ async def stop_recorded(records: Iterable[Path], *, spawner: Spawner | None = No
     stopped: list[Stopped] = []
 
     async def stop(path: Path) -> None:
-        known = await in_thread(lambda: record.load(path))
+        known = await in_thread(partial(record.load, path))
         if known is not None:
             stopped.append(await _stop(path, known, spawner or SystemSpawner()))
 
@@ -53,19 +60,26 @@ async def stop_recorded(records: Iterable[Path], *, spawner: Spawner | None = No
 
 
 async def _stop(path: Path, known: record.Record, spawner: Spawner) -> Stopped:
-    child = await in_thread(lambda: spawner.adopt(known))
-    outcome: Literal["terminated", "killed", "gone", "still running"] = "gone"
-    if child is not None:
-        try:
-            outcome = await _end(child)
-        finally:
-            child.release()
-    if outcome != "still running":
-        await in_thread(lambda: record.remove(path))
-    return Stopped(cluster_id=path.parent.name, pid=child.pid if child else known.pid, outcome=outcome)
+    outcome: Outcome = "gone"
+    pid = known.pid
+    try:
+        child = await in_thread(partial(spawner.adopt, known))
+        if child is not None:
+            pid = child.pid
+            outcome = "still running"
+            try:
+                outcome = await _end(child)
+            finally:
+                child.release()
+        if outcome != "still running":
+            await in_thread(partial(record.remove, path))
+    except OSError as error:
+        # One that can't be held (no file descriptor left) or forgotten (a full disk) does not keep us from the others.
+        _log.warning("a recorded nebula can't be dealt with: %s", error, extra={"path": str(path)})
+    return Stopped(cluster_id=path.parent.name, pid=pid, outcome=outcome)
 
 
-async def _end(child: Child) -> Literal["terminated", "killed", "still running"]:
+async def _end(child: Child) -> Outcome:
     child.send_signal(signal.SIGTERM)
     with trio.move_on_after(TERM_LIMIT_S):
         await child.wait()

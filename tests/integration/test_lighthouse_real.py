@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import socket
+import sys
 import tempfile
 import time
 from contextlib import asynccontextmanager
@@ -26,9 +27,11 @@ from edgegc.model.event import RestartRequested
 from edgegc.nebula import certificate, keys, record
 from edgegc.nebula.probe import probe
 from edgegc.nebula.process import InstalledNebula, SystemSpawner
+from edgegc.store.gate import lock_data_directory
 from tests.fakes import CLUSTER_ID, FakeControl, sample_lighthouse
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import AsyncIterator, Callable, Iterator
 
     from edgegc.model.lighthouse import LighthouseSpec, LighthouseStatus
@@ -128,6 +131,16 @@ class Box:
     @property
     def health(self) -> str:
         return self.control.health.report().checks["lighthouses"]
+
+
+async def edgegc(*arguments: str) -> subprocess.CompletedProcess[bytes]:
+    return await trio.run_process(
+        [sys.executable, "-m", "edgegc", *arguments],
+        capture_stdout=True,
+        capture_stderr=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent.parent)},
+    )
 
 
 def proc_status(pid: int | None) -> str:
@@ -289,6 +302,26 @@ async def test_recorded_lighthouses_are_ended_without_a_daemon(box: Box) -> None
     assert "Goodbye" in box.log
     assert await stop_recorded(box.data_dir) == []
     assert await stop_recorded(box.data_dir, "another") == []
+
+
+async def test_the_command_line_ends_them_without_a_daemon_and_without_its_names(box: Box) -> None:
+    box.want(1, "22")
+    async with box.daemon():
+        pid = (await box.running(1)).pid
+        # While a daemon holds the directory it is the daemon's business.
+        with lock_data_directory(box.data_dir):
+            refused = await edgegc("lighthouse", "stop", "--all", "--data-dir", str(box.data_dir))
+    assert refused.returncode != 0
+    assert b"is in use by" in refused.stderr
+    named = await edgegc("lighthouse", "stop", "home", "--data-dir", str(box.data_dir))
+    assert named.returncode != 0
+    assert CLUSTER_ID.encode() in named.stderr
+    stopped = await edgegc("lighthouse", "stop", "--data-dir", str(box.data_dir))
+    assert stopped.returncode == 0, stopped.stderr
+    assert f"terminated (pid {pid})".encode() in stopped.stderr
+    again = await edgegc("lighthouse", "stop", "--data-dir", str(box.data_dir))
+    assert again.returncode == 5
+    assert b"nothing serves" in again.stderr
 
 
 async def test_one_whose_cluster_was_deleted_while_no_daemon_ran_is_ended_at_the_start(box: Box) -> None:
