@@ -26,7 +26,7 @@ def lighthouse() -> None:
 def list_(common: Common) -> None:
     """List them: state, port, version, memory."""
     from edgegc.cli.node import versions
-    from edgegc.cli.output import Column, duration, emit_ids, emit_json, emit_table, mebibytes
+    from edgegc.cli.output import Column, duration, emit_ids, emit_json, emit_table, size
     from edgegc.cli.remote import ask
 
     found = ask(common, lambda client: client.lighthouses())
@@ -57,7 +57,7 @@ def list_(common: Common) -> None:
                 each.port,
                 versions(each.version_running, each.version_desired),
                 None if each.uptime_s is None else duration(each.uptime_s),
-                mebibytes(each.rss_bytes),
+                size(each.rss_bytes),
                 None if each.cpu_percent is None else f"{each.cpu_percent:.1f} %",
                 each.restarts,
                 each.pid,

@@ -210,9 +210,15 @@ def duration(seconds: float) -> str:
     return f"{max(0, int(seconds))} s"
 
 
-def mebibytes(size: float | None) -> str:
-    """Return a size in MiB."""
-    return "-" if size is None else f"{size / 1_048_576:.1f} MiB"
+def size(amount: float | None) -> str:
+    """Return a number of bytes in the unit that reads best."""
+    if amount is None:
+        return "-"
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if amount < 1000 or unit == "GiB":
+            break
+        amount /= 1024
+    return f"{amount:.0f} B" if unit == "B" else f"{amount:.1f} {unit}"
 
 
 def _flat(value: msgspec.Struct, prefix: str = "") -> Iterator[tuple[str, object]]:

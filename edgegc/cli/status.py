@@ -81,7 +81,7 @@ async def _ask(client: Client) -> Status:
 
 def _print(common: Common, found: Status) -> None:
     from edgegc.cli.node import versions
-    from edgegc.cli.output import Column, colored, emit_json, emit_sentence, emit_table, mebibytes, paint
+    from edgegc.cli.output import Column, colored, emit_json, emit_sentence, emit_table, size, paint
 
     if common.json:
         emit_json(found)
@@ -142,7 +142,7 @@ def _print(common: Common, found: Status) -> None:
                     each.port,
                     versions(each.version_running, each.version_desired),
                     each.restarts,
-                    mebibytes(each.rss_bytes),
+                    size(each.rss_bytes),
                     None if each.cpu_percent is None else f"{each.cpu_percent:.1f} %",
                 )
                 for each in found.lighthouses
@@ -163,24 +163,24 @@ def _print(common: Common, found: Status) -> None:
 
 def _resources(values: dict[str, float], budgets: Budgets | None) -> list[tuple[str, str, str | None]]:
     """Return what the box uses, and what it may use where that is known."""
-    from edgegc.cli.output import mebibytes
+    from edgegc.cli.output import size
 
     def percent(value: float) -> str:
         return f"{value:.1f} %"
 
     def plain(value: float) -> str:
-        return f"{value:g}"
+        return f"{value:.1f}".removesuffix(".0")
 
-    most_memory = f"≤ {mebibytes(budgets.daemon_rss_bytes)}" if budgets else None
-    least_disk = f"≥ {mebibytes(budgets.disk_free_bytes)}" if budgets else None
+    most_memory = f"≤ {size(budgets.daemon_rss_bytes)}" if budgets else None
+    least_disk = f"≥ {size(budgets.disk_free_bytes)}" if budgets else None
     shown = (
-        ("daemon memory", "daemon.rss_bytes", mebibytes, most_memory),
-        ("daemon private memory", "daemon.private_bytes", mebibytes, None),
+        ("daemon memory", "daemon.rss_bytes", size, most_memory),
+        ("daemon private memory", "daemon.private_bytes", size, None),
         ("daemon CPU", "daemon.cpu_percent", percent, None),
         ("daemon file descriptors", "daemon.fds", plain, None),
-        ("database", "database.size_bytes", mebibytes, None),
-        ("disk free", "system.disk_free_bytes", mebibytes, least_disk),
-        ("memory available", "system.memory_available_bytes", mebibytes, None),
+        ("database", "database.size_bytes", size, None),
+        ("disk free", "system.disk_free_bytes", size, least_disk),
+        ("memory available", "system.memory_available_bytes", size, None),
         ("system CPU", "system.cpu_percent", percent, None),
         ("load", "system.load1", plain, None),
     )
