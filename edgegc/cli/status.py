@@ -81,7 +81,7 @@ async def _ask(client: Client) -> Status:
 
 def _print(common: Common, found: Status) -> None:
     from edgegc.cli.node import versions
-    from edgegc.cli.output import Column, colored, emit_json, emit_sentence, emit_table, size, paint
+    from edgegc.cli.output import Column, colored, emit_json, emit_sentence, emit_table, paint, size
 
     if common.json:
         emit_json(found)
