@@ -18,6 +18,7 @@ import trio
 from edgegc.agent import settings
 from edgegc.agent.versions import Versions
 from edgegc.client import Client, Unreachable
+from edgegc.connection import parse_target
 from edgegc.errors import Error, Invalid, Unavailable
 from edgegc.model import message
 from edgegc.model.manifest import Server
@@ -52,6 +53,7 @@ async def join(
     and after cancellation.
     """
     server = Server(url=url.rstrip("/"), pin=pin.lower() if pin else None)
+    parse_target(server.url, pin=server.pin)
     name = name or socket.gethostname().partition(".")[0]
     version, warning = await _look_at_nebula(nebula)
     await in_thread(partial(settings.make_directory, directory))

@@ -53,9 +53,11 @@ class Pace:
     ) -> float:
         """Return how long to wait after an answer.
 
-        ``held_s``: what was allowed, ``took_s``: what it took. ``news``: the version differs from the current one.
+        ``held_s``: what was allowed, ``took_s``: what it took. ``news``: the version differs from the current one. Then
+        the backoff is over only when that was :meth:`fetched`: a version that cannot be had must not be a busy loop.
         """
-        self._failures = 0
+        if not news:
+            self._failures = 0
         if held_s > 0:
             self._broken_holds = 0
         elif self._suspect:
@@ -72,6 +74,10 @@ class Pace:
         if held_s > 0 and not news and took_s < QUICK_S:
             return self._jittered(POLL_S)
         return 0.0
+
+    def fetched(self) -> None:
+        """Say that what was news is here."""
+        self._failures = 0
 
     def failed(self, *, held_s: float, retry_after_s: float | None = None) -> float:
         """Return how long to wait after no answer, or one that says: not now. 1 s doubling to 60 s, full jitter."""

@@ -99,6 +99,7 @@ class Poller:
                 return delay_s
             held_s = 0.0  # from here on a failure says nothing about held questions
             await self._fetch(polled)
+            self._pace.fetched()
         except Unauthorized:
             self._say_trouble(
                 "the control plane does not know this node's token: it was deleted, or its token rotated"
