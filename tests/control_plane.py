@@ -45,8 +45,8 @@ class Plane:
 
     async def add_node(self, name: str, *, keyed: bool = True, **changes: Any) -> message.NodeView:
         cluster_id = changes.pop("cluster_id", self.cluster_id)
-        if keyed:
-            changes.setdefault("public_key", new_public_key())
+        if keyed and "public_key" not in changes:
+            changes["public_key"] = new_public_key()
         return await nodes.create(
             self.control, OPERATOR, cluster_id, message.NodeCreate(name=name, **changes)
         )

@@ -166,20 +166,22 @@ class Fleet:
 
     def state_of(self, node_id: str) -> State:
         """Return a node's state: the first that holds of offline, failed, behind, online."""
+        return self._state(node_id, trio.current_time())
+
+    def in_state(self, cluster_id: str, state: State) -> list[str]:
+        """Return the ids of a cluster's nodes that are in a state."""
+        now = trio.current_time()
+        return [node_id for node_id in self._ids(cluster_id) if self._state(node_id, now) == state]
+
+    def _state(self, node_id: str, now: float) -> State:
         presence = self._presences.get(node_id, _NOTHING_KNOWN)
-        if presence.held == 0 and (
-            presence.heard_at is None or trio.current_time() - presence.heard_at > OFFLINE_AFTER_S
-        ):
+        if presence.held == 0 and (presence.heard_at is None or now - presence.heard_at > OFFLINE_AFTER_S):
             return "offline"
         if presence.reported_state == "failed":
             return "failed"
         if (presence.applied_version or 0) != self._roll.effective(node_id):
             return "behind"
         return "online"
-
-    def in_state(self, cluster_id: str, state: State) -> list[str]:
-        """Return the ids of a cluster's nodes that are in a state."""
-        return [node_id for node_id in self._ids(cluster_id) if self.state_of(node_id) == state]
 
     def last_seen(self, cluster_id: str) -> dict[str, int]:
         """Return when each node of a cluster was last heard of, without those that never were."""

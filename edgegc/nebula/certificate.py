@@ -9,6 +9,7 @@ decoder takes nothing else; each refusal has its own sentence.
 from __future__ import annotations
 
 import hashlib
+from functools import cached_property
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import TYPE_CHECKING
 
@@ -37,7 +38,7 @@ _CURVE25519 = 0
 """The only curve that every nebula speaks; as a zero value it is not written at all."""
 
 
-class Details(msgspec.Struct, frozen=True, kw_only=True):
+class Details(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """What a certificate says and its signature covers. Times are Unix seconds, both inclusive.
 
     ``ips`` keep their host bits. ``issuer`` is the SHA-256 of the authority's certificate, empty in an authority.
@@ -55,6 +56,11 @@ class Details(msgspec.Struct, frozen=True, kw_only=True):
 
     def marshal(self) -> bytes:
         """Return the canonical form, which is what the signature covers."""
+        return self._marshalled
+
+    # Kept: signing, fingerprint and PEM text each need it.
+    @cached_property
+    def _marshalled(self) -> bytes:
         return b"".join(
             (
                 _field_bytes(1, self.name.encode()),
@@ -70,13 +76,13 @@ class Details(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-class NebulaCertificate(msgspec.Struct, frozen=True, kw_only=True):
+class NebulaCertificate(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """A signed certificate, of a host or of an authority."""
 
     details: Details
     signature: bytes
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Lower-case hex SHA-256 of the whole certificate: its name in blocklists, logs and ``issuer`` fields."""
         return hashlib.sha256(self.marshal()).hexdigest()
