@@ -142,9 +142,13 @@ class ConsoleFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
-        fields = "".join(f" {name}={value}" for name, value in _fields(record).items())
+        message = _message(record)
+        said = message.split()  # a person need not read it twice
+        fields = "".join(
+            f" {name}={value}" for name, value in _fields(record).items() if str(value) not in said
+        )
         traceback = _traceback(self, record)
-        line = f"{_time(record)} {record.levelname:<7} {_message(record)}{fields}"
+        line = f"{_time(record)} {record.levelname:<7} {message}{fields}"
         return redact(
             "".join(c if c.isprintable() else " " for c in line) + (f"\n{traceback}" if traceback else "")
         )

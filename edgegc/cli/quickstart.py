@@ -7,6 +7,7 @@ of it is done, so that a run that was killed half-way is completed by the next o
 from __future__ import annotations
 
 import ipaddress
+import logging
 import os
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 PLAN_FILE: Final = "quickstart.json"
 TOKEN_FILE: Final = "operator.token"  # noqa: S105  a name, not a secret
 DATABASE_FILE: Final = "edgegc.db"
+ACCESS_LOGGER: Final = "edgegc.api.access"
 LABEL: Final = "quickstart"
 KEY_LIFETIME_S: Final = 86_400
 DEFAULT_NAME: Final = "home"
@@ -126,7 +128,18 @@ def quickstart(
     write_atomic(directory / PLAN_FILE, msgspec.json.encode(plan))
     if config is None and _is_ours(directory / FILE_NAME):
         write_atomic(directory / FILE_NAME, own_file)
-    run(settings, beside=lambda in_force: _set_up(common, in_force, plan))
+
+    async def set_up(in_force: Settings) -> None:
+        # What is asked here is our own doing; the operator's first screen is for the answer.
+        access = logging.getLogger(ACCESS_LOGGER)
+        level = access.level
+        access.setLevel(logging.WARNING)
+        try:
+            await _set_up(common, in_force, plan)
+        finally:
+            access.setLevel(level)
+
+    run(settings, beside=set_up)
 
 
 async def _set_up(common: Common, settings: Settings, plan: Plan) -> None:

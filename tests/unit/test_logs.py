@@ -47,6 +47,12 @@ def test_a_console_line_is_one_line_whatever_the_message_holds(root: logging.Log
     assert line.endswith("WARNING bad name [2J reason=x")
 
 
+def test_a_console_line_does_not_repeat_what_its_message_says(root: logging.Logger) -> None:
+    extra = {"method": "GET", "path": "/x", "status": 200, "source": "socket"}
+    [line] = lines_of("console", lambda log: log.info("%s %s %s", "GET", "/x", 200, extra=extra), root)
+    assert line.endswith("INFO    GET /x 200 source=socket")
+
+
 @pytest.mark.parametrize("format_", ["json", "console"])
 def test_no_credential_reaches_a_line(format_: str, root: logging.Logger) -> None:
     def write(log: logging.Logger) -> None:
