@@ -34,7 +34,7 @@ EARLIEST = 1_763_856_000
 
 @functools.cache
 def built_at() -> int:
-    """Return when this was built, in Unix seconds, as ``packaging/build`` wrote it; an early bound in a source tree."""
+    """Return the day this was built, in Unix seconds, as ``packaging/build`` wrote it; an early bound in a source tree."""
     try:
         return int((files("edgegc") / "BUILT_AT").read_text(encoding="ascii"))
     except (OSError, ValueError):

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from edgegc.control.control import Control
     from edgegc.control.health import Health
-    from edgegc.control.task import TaskStatus
     from edgegc.model.lighthouse import LighthouseStatus
     from edgegc.model.series import Series
     from edgegc.settings import Budgets
@@ -41,7 +40,7 @@ SUSTAINED_S: Final = 60.0
 MIB: Final = 1024 * 1024
 
 
-async def run(control: Control, *, task_status: TaskStatus = trio.TASK_STATUS_IGNORED) -> None:
+async def run(control: Control, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
     """Sample every ``sampler.interval_s`` seconds for ever. Raises what the system refuses to tell.
 
     Cancellation ends it, after a sample that is being taken (milliseconds).

@@ -32,13 +32,13 @@ def allocate(write: Write, cluster: Cluster) -> str:
     raise Conflict(f"no free address in {cluster.network_cidr}")
 
 
-def claim(write: Write, cluster: Cluster, text: str) -> str:
-    """Return the address that was asked for. Invalid when it can't be a node's, Conflict when it is taken."""
+def claim(write: Write, cluster: Cluster, text: str, *, node_id: str | None = None) -> str:
+    """Return the address that was asked for, by a node that exists or a new one. Invalid when it can't be a node's, Conflict when it is taken."""
     address = addresses.overlay_address(text, IPv4Network(cluster.network_cidr))
     owner = nodes.owner_of_address(write.connection, cluster.id, int(address))
     if owner is not None:
         raise Conflict(f"overlay_ip: {address} is the address of the node {owner!r}")
-    until = certificates.held_until(write.connection, cluster.id, int(address))
+    until = certificates.held_until(write.connection, cluster.id, int(address), wanted_by=node_id)
     if until is not None:
         wait_s = max(1, until - write.now)
         raise Conflict(

@@ -105,20 +105,26 @@ class Control:
                 self._follow(event)
 
     def _follow(self, event: Event) -> None:
+        gone = self.roll.members(event.cluster_id) if isinstance(event, ClusterDeleted) else ()
         self.roll.apply(event)
         match event:
             case NodeDeleted():
-                self.bundles.forget(event.node_id)
+                self._forget_node(event.node_id)
             case ClusterDeleted():
+                for node_id in gone:
+                    self._forget_node(node_id)
                 self.bundles.forget_cluster(event.cluster_id)
                 self.topologies.forget(event.cluster_id)
             case TokenDeleted():
                 self.token_uses.forget(event.token_id)
             case _:
                 pass
-        self.fleet.follow(event)
         self.polls.follow(event)
         self.bus.publish(event)
+
+    def _forget_node(self, node_id: str) -> None:
+        self.fleet.forget(node_id)
+        self.bundles.forget(node_id)
 
 
 async def open_control(

@@ -14,7 +14,6 @@ import trio
 
 from edgegc.control.credentials import node_only
 from edgegc.errors import Unavailable
-from edgegc.model.event import ClusterDeleted, Event, NodeDeleted
 from edgegc.model.node import ReportedState, State
 from edgegc.store import nodes
 
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from edgegc.clock import Clock
     from edgegc.control.control import Control
     from edgegc.control.roll import Roll
-    from edgegc.control.task import TaskStatus
     from edgegc.model.credential import Caller
     from edgegc.model.message import Report
 
@@ -104,16 +102,11 @@ class Fleet:
             presence.error = report.error
             presence.nebula_version = report.nebula_version
 
-    def follow(self, event: Event) -> None:
-        """Forget nodes that are gone; the roll may have followed already."""
-        match event:
-            case NodeDeleted():
-                self._forget(event.node_id)
-            case ClusterDeleted():
-                for node_id in [each for each in self._presences if self._roll.entry(each) is None]:
-                    self._forget(node_id)
-            case _:
-                pass
+    def forget(self, node_id: str) -> None:
+        """Forget a node that is gone."""
+        self._presences.pop(node_id, None)
+        self._changed.discard(node_id)
+        self._seen.discard(node_id)
 
     def presence(self, node_id: str) -> Presence:
         """Return what is known of a node, to read."""
@@ -171,7 +164,7 @@ class Fleet:
     def in_state(self, cluster_id: str, state: State) -> list[str]:
         """Return the ids of a cluster's nodes that are in a state."""
         now = trio.current_time()
-        return [node_id for node_id in self._ids(cluster_id) if self._state(node_id, now) == state]
+        return [node_id for node_id in self._roll.members(cluster_id) if self._state(node_id, now) == state]
 
     def _state(self, node_id: str, now: float) -> State:
         presence = self._presences.get(node_id, _NOTHING_KNOWN)
@@ -187,7 +180,7 @@ class Fleet:
         """Return when each node of a cluster was last heard of, without those that never were."""
         return {
             node_id: at
-            for node_id in self._ids(cluster_id)
+            for node_id in self._roll.members(cluster_id)
             if (at := self.presence(node_id).last_seen_at) is not None
         }
 
@@ -228,15 +221,6 @@ class Fleet:
             if self._roll.entry(node_id) is not None:
                 self._presences[node_id] = presence
         return presence
-
-    def _ids(self, cluster_id: str) -> Iterable[str]:
-        cluster = self._roll.cluster(cluster_id)
-        return () if cluster is None else cluster.nodes
-
-    def _forget(self, node_id: str) -> None:
-        self._presences.pop(node_id, None)
-        self._changed.discard(node_id)
-        self._seen.discard(node_id)
 
 
 def report(control: Control, caller: Caller, request: Report) -> None:
@@ -282,7 +266,7 @@ def ride_along(
     )
 
 
-async def run(control: Control, *, task_status: TaskStatus = trio.TASK_STATUS_IGNORED) -> None:
+async def run(control: Control, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
     """Write what changed to the store, until cancelled; then once more, for a bounded time."""
     task_status.started()
     try:

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from edgegc.control.control import Control
-    from edgegc.control.task import TaskStatus
     from edgegc.control.write import Write
     from edgegc.model.node import Certificate
 
@@ -50,7 +49,7 @@ AUDIT_KEPT_ROWS = 100_000
 """About 20 MB."""
 
 
-async def run(control: Control, *, task_status: TaskStatus = trio.TASK_STATUS_IGNORED) -> None:
+async def run(control: Control, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
     """Do what is due, for ever. A cancelled step is finished by the next start."""
     chores: list[tuple[str, float, Callable[[Control], Awaitable[None]]]] = [
         ("blocklist", TICK_S, blocklist_replaced),

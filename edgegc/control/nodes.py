@@ -99,7 +99,7 @@ async def update(control: Control, caller: Caller, node_id: str, request: NodeUp
             asked = addresses.overlay_address(wanted["overlay_ip"], IPv4Network(cluster.network_cidr))
             wanted["overlay_ip"] = str(asked)
             if str(asked) != node.overlay_ip:
-                allocation.claim(write, cluster, str(asked))
+                allocation.claim(write, cluster, str(asked), node_id=node.id)
         if node.is_lighthouse and wanted.get("listen_port", node.listen_port) is None:
             raise Conflict("listen_port: a lighthouse needs a fixed port; unset it as lighthouse first")
         return msgspec.structs.replace(node, **wanted)

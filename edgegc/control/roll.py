@@ -59,6 +59,11 @@ class Roll:
         """Return what is known of a cluster, or None when there is none."""
         return self._clusters.get(cluster_id)
 
+    def members(self, cluster_id: str) -> tuple[str, ...]:
+        """Return the ids of a cluster's nodes."""
+        cluster = self._clusters.get(cluster_id)
+        return () if cluster is None else tuple(cluster.nodes)
+
     def clusters(self) -> Iterable[RollCluster]:
         """Return all clusters."""
         return self._clusters.values()

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from edgegc.control.bus import Subscription
     from edgegc.control.control import Control
-    from edgegc.control.task import TaskStatus
     from edgegc.lighthouse.watch import Watcher
     from edgegc.model.lighthouse import LighthouseSpec, LighthouseStatus
     from edgegc.nebula.process import Disk, Nebula, Spawner
@@ -81,7 +80,7 @@ class Supervisor:
         self._surroundings: Surroundings | None = None
 
     async def run(
-        self, *, task_status: TaskStatus | trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+        self, *, task_status: trio.TaskStatus[None] | trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
         """Supervise until cancelled, which leaves every nebula running. Reports started after the first comparison.
 

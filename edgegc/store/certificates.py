@@ -137,12 +137,17 @@ def revoke_all(connection: sqlite3.Connection, node_id: str, *, now: int) -> int
     return added
 
 
-def held_until(connection: sqlite3.Connection, cluster_id: str, overlay_ip: int) -> int | None:
-    """Return until when, at latest, a replaced certificate still speaks for an address; None when none does."""
+def held_until(
+    connection: sqlite3.Connection, cluster_id: str, overlay_ip: int, *, wanted_by: str | None = None
+) -> int | None:
+    """Return until when, at latest, a replaced certificate of another node speaks for an address; None when none does.
+
+    ``wanted_by`` is the node that would have the address: its own old certificates are in nobody's way.
+    """
     (until,) = connection.execute(
         "SELECT MAX(blocklist_at) FROM certificates WHERE cluster_id = ? AND overlay_ip = ?"
-        " AND state = 'superseded' AND blocklist_at IS NOT NULL",
-        (cluster_id, overlay_ip),
+        " AND state = 'superseded' AND blocklist_at IS NOT NULL AND node_id IS NOT ?",
+        (cluster_id, overlay_ip, wanted_by),
     ).fetchone()
     return None if until is None else int(until)
 

@@ -71,6 +71,8 @@ async def test_an_address_that_a_node_just_left_is_kept_until_its_certificate_is
         await plane.patch(node.id, overlay_ip="10.42.7.7")
         with pytest.raises(Conflict, match="about to be revoked"):
             await plane.add_node("b", overlay_ip="10.42.0.2")
+        back = await plane.patch(node.id, overlay_ip="10.42.0.2")
+    assert back.overlay_ip == "10.42.0.2/16"
 
 
 @pytest.mark.parametrize(
