@@ -60,13 +60,15 @@ async def stop_recorded(records: Iterable[Path], *, spawner: Spawner | None = No
 
 
 async def _stop(path: Path, known: record.Record, spawner: Spawner) -> Stopped:
-    outcome: Outcome = "gone"
+    # As long as nothing better is known.
+    outcome: Outcome = "still running"
     pid = known.pid
     try:
         child = await in_thread(partial(spawner.adopt, known))
-        if child is not None:
+        if child is None:
+            outcome = "gone"
+        else:
             pid = child.pid
-            outcome = "still running"
             try:
                 outcome = await _end(child)
             finally:
