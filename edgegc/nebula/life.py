@@ -166,7 +166,11 @@ class Life:
     async def forget(self) -> None:
         """Remove the record of a process that is gone for good, durably."""
         self.record = None
-        await self._disk(partial(record.remove, self._record_path))
+        try:
+            await self._disk(partial(record.remove, self._record_path))
+        except OSError as error:
+            # It names a process that is gone, and will be found to.
+            _log.warning("can't remove the record of a nebula process: %s", error, extra=self.fields())
 
     def fields(self, **more: object) -> dict[str, object]:
         """Return the fields of a log line about the present process."""
@@ -314,7 +318,10 @@ class Life:
             async with self.quiet:
                 # Not while a start looks for its ready line.
                 if self.stands(State.RUNNING, State.STOPPED, State.FATAL):
-                    await self._disk(self.log.rotate)
+                    try:
+                        await self._disk(self.log.rotate)
+                    except OSError as error:
+                        _log.warning("can't rotate nebula's log: %s", error, extra=self.fields())
 
     async def _save(self) -> None:
         assert self.record is not None

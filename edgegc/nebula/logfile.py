@@ -6,6 +6,7 @@ the data plane. Lines of 1.6 to 1.11 are understood, as logrus text, JSON, and s
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from typing import TYPE_CHECKING
@@ -79,7 +80,8 @@ class LogFile:
     def rotate(self) -> bool:
         """Copy to ``<name>.1`` and truncate, if larger than the limit. Returns whether it did.
 
-        A line written between the last copy and the truncation is lost: a few microseconds, and a log.
+        A line written between the last copy and the truncation is lost: a few microseconds, and a log. Raises OSError
+        when the log itself can't be opened.
         """
         if self.size() <= self._limit_bytes:
             return False
@@ -94,7 +96,8 @@ class LogFile:
                 partial.replace(older)
             except OSError:
                 # Most likely the disk is full: then room matters more than history.
-                partial.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    partial.unlink(missing_ok=True)
             source.truncate(0)
         return True
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -376,6 +377,69 @@ async def test_killed_supervisors_leave_it_running_and_the_next_ones_adopt_the_s
         await until(lambda: process.status.pid not in (pid, None) and process.status.state is State.RUNNING)
         assert not process.status.adopted
         await process.stop()
+
+
+RESTLESS = SUPERVISE.replace(
+    "        await trio.sleep_forever()",
+    """
+        number = 0
+        while True:
+            number += 1
+            config = dict(wanted.config)
+            config["punchy"] = {"delay": f"{number}s", "punch": number % 4 == 0}
+            (directory / "config.yml").write_bytes(dump(config))
+            await process.apply(msgspec.structs.replace(wanted, config=config, config_digest=str(number)))
+""",
+).replace("import msgspec, trio\n", "import msgspec, trio\nfrom edgegc.nebula.config import dump\n")
+
+
+def processes_of(host: Host) -> list[int]:
+    config_path = str(host.directory / "config.yml").encode()
+    found = []
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError):
+            if entry.name.isdecimal() and (entry / "cmdline").read_bytes().endswith(config_path + b"\0"):
+                found.append(int(entry.name))
+    return found
+
+
+@pytest.mark.parametrize("rounds", [8, pytest.param(60, marks=pytest.mark.long)])
+async def test_however_often_we_are_killed_there_is_one_nebula_and_the_next_of_us_holds_it(
+    host: Host, rounds: int
+) -> None:
+    """Reloads, restarts and starts are cut off at any moment: before a spawn, before its record, between HUP and proof."""
+    chance = random.Random(host.port)
+    wanted = host.wanted()
+    for _ in range(rounds):
+        daemon = await trio.to_thread.run_sync(
+            lambda: subprocess.Popen(
+                [sys.executable, "-c", RESTLESS, str(host.directory), str(host.nebula), NOBODY or ""],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+            )
+        )
+        assert daemon.stdin is not None
+        assert daemon.stdout is not None
+        daemon.stdin.write(msgspec.json.encode(wanted))
+        daemon.stdin.close()
+        if chance.random() < 0.8:
+            await trio.to_thread.run_sync(daemon.stdout.readline)
+        await trio.sleep(chance.random() * 0.8)
+        daemon.kill()
+        daemon.wait()
+        daemon.stdout.close()
+        assert len(processes_of(host)) <= 1
+    log = (host.directory / "nebula.log").read_text()
+    assert "Caught HUP" in log
+    assert "Goodbye" in log
+    alive = processes_of(host)
+    async with host.running() as process:
+        assert [process.status.pid] == (alive or [None])
+        await process.apply(host.wanted())
+        assert processes_of(host) == [process.status.pid]
+        assert await probe(host.port)
+        await process.stop()
+    assert processes_of(host) == []
 
 
 async def test_one_spawned_just_before_we_died_unrecorded_is_found(host: Host) -> None:
