@@ -34,7 +34,7 @@ TABLE: dict[Path, Version] = {
     ("pki", "cert"): (1, 7, 0),
     ("pki", "key"): (1, 7, 0),
     ("pki", "disconnect_invalid"): (1, 8, 0),
-    # Hosts added: always, see _static_host_map below. Before 1.11 the old addresses of a host stay beside the new.
+    # Hosts that went: before 1.11 their addresses stay. For others see _static_host_map below.
     ("static_host_map",): (1, 11, 0),
     ("lighthouse", "hosts"): ALWAYS,
     # Up to 1.7 this runs the update worker inside of the handler, which never handles a SIGHUP again.
@@ -187,10 +187,17 @@ def _taken_since(path: Path, old: Mapping[str, object], new: Mapping[str, object
 
 
 def _static_host_map(path: Path, old: Mapping[str, object], new: Mapping[str, object]) -> Version:
-    """A host that was not there before is taken by every version; one that moved or went only by newer ones."""
+    """A host that was not there before is taken by every version, one that went by newer ones.
+
+    One that moved is taken by 1.11, too; but the open tunnel to its old address lives on and hides whether the new one
+    is any good, until the next restart, when it is too late. A restart now makes the proof of the new version one.
+    """
     before, after = _section(old, "static_host_map"), _section(new, "static_host_map")
-    added = before.items() <= after.items() if path == ("static_host_map",) else path[1] not in before
-    return ALWAYS if added else TABLE["static_host_map",]
+    if before.items() <= after.items() if len(path) == 1 else path[1] not in before:
+        return ALWAYS
+    if len(path) == 1 or path[1] not in after:
+        return TABLE["static_host_map",]
+    return NEVER
 
 
 def _certificate(address_changed: bool | None, subnets_changed: bool | None) -> Version:

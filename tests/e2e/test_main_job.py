@@ -29,8 +29,9 @@ FAILED_LIMIT_S = 180.0
 
 
 @pytest.fixture
-def ground(network: Network, program: tuple[str, ...]) -> Ground:
+def ground(network: Network, program: tuple[str, ...], nebula: Path) -> Ground:
     """A box that runs, and two machines that have not joined yet."""
+    network.environment["PATH"] = f"{nebula.parent}:{network.environment['PATH']}"
     ground = Ground(network, program)
     ground.box.quickstart()
     ground.machine("one")

@@ -52,7 +52,7 @@ DIFFERENCES: list[tuple[str, object, str, str, str]] = [
     ("pki.blocklist", ["aa", "bb"], H, H, H),
     ("pki.disconnect_invalid", False, R, H, H),
     ("static_host_map/10.42.0.9", ["198.51.100.1:1"], H, H, H),
-    ("static_host_map/10.42.0.1", ["198.51.100.1:1"], R, R, H),
+    ("static_host_map/10.42.0.1", ["198.51.100.1:1"], R, R, R),
     ("static_host_map/10.42.0.1", None, R, R, H),
     ("static_host_map", None, R, R, H),
     ("lighthouse.hosts", ["10.42.0.2"], H, H, H),
