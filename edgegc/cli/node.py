@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from edgegc.client import Client
     from edgegc.model import message
 
+MOST_NAMES = 5
+"""Of the nodes that failed for one reason, named below a list."""
+
 
 def shape(function: Callable[..., None]) -> Callable[..., None]:
     """Add the options of what a node is; each is None where it is not given, the port UNSET."""
@@ -93,7 +96,7 @@ def create(common: Common, /, name: str, public_key: Path | None, **optional: An
 @click.pass_obj
 def list_(common: Common, /, **query: Any) -> None:
     """List nodes: who runs what, who was seen when."""
-    from edgegc.cli.output import Column, ago, emit_ids, emit_json, emit_table, note
+    from edgegc.cli.output import Column, ago, emit_ids, emit_json, emit_sentence, emit_table, note
     from edgegc.cli.remote import ask, cluster_scope
     from edgegc.model import message
 
@@ -107,7 +110,6 @@ def list_(common: Common, /, **query: Any) -> None:
     if common.quiet:
         emit_ids(each.id for each in page.nodes)
         return
-    failing = any(each.error for each in page.nodes)
     emit_table(
         common,
         (
@@ -116,7 +118,6 @@ def list_(common: Common, /, **query: Any) -> None:
             Column("STATE"),
             Column("VERSION", right=True),
             Column("SEEN", right=True),
-            *([Column("ERROR", flexible=True)] if failing else []),
             Column("GROUPS", flexible=True, rank=3),
             Column("ROLE", rank=2),
             Column("NEBULA", rank=1),
@@ -128,7 +129,6 @@ def list_(common: Common, /, **query: Any) -> None:
                 each.state,
                 versions(each.applied_version, each.version),
                 ago(each.last_seen_at),
-                *([each.error] if failing else []),
                 each.groups,
                 each.role,
                 each.nebula_version,
@@ -137,6 +137,8 @@ def list_(common: Common, /, **query: Any) -> None:
         ],
         empty="no nodes: 'edgegc key create --show-join' prints the command that makes a machine one",
     )
+    for sentence in _errors(page.nodes):
+        emit_sentence(sentence)
     if page.next_cursor:
         note(common, f"{len(page.nodes)} of {page.total} nodes; --page {page.page + 1} shows more")
 
@@ -254,6 +256,19 @@ def versions(applied: int | None, effective: int) -> str:
     if applied == effective:
         return str(effective)
     return f"{'-' if applied is None else applied}→{effective}"
+
+
+def _errors(nodes: tuple[message.NodeView, ...]) -> list[str]:
+    """Return why nodes failed, a sentence per reason: what fails on one node usually fails on many."""
+    by_reason: dict[str, list[str]] = {}
+    for each in nodes:
+        if each.error:
+            by_reason.setdefault(each.error, []).append(each.name)
+    sentences = []
+    for reason, names in by_reason.items():
+        more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+        sentences.append(f"{', '.join(names[:MOST_NAMES])}{more}: {reason}")
+    return sentences
 
 
 def _marks(view: message.NodeView) -> str:

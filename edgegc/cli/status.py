@@ -179,6 +179,7 @@ def _resources(values: dict[str, float], budgets: Budgets | None) -> list[tuple[
         ("daemon CPU", "daemon.cpu_percent", percent, None),
         ("daemon file descriptors", "daemon.fds", plain, None),
         ("database", "database.size_bytes", size, None),
+        ("its log", "database.wal_bytes", size, None),
         ("disk free", "system.disk_free_bytes", size, least_disk),
         ("memory available", "system.memory_available_bytes", size, None),
         ("system CPU", "system.cpu_percent", percent, None),

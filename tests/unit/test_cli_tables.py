@@ -106,20 +106,18 @@ def test_node_list_fits_80_columns(
     ]
 
 
-def test_a_failed_node_shows_why(
+def test_why_nodes_failed_is_told_below_the_list_once_per_reason(
     answer: Callable[[object], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    answer(
-        page(
-            node(2),
-            node(3, state="failed", applied_version=6, error="nebula -test: yaml: line 3: mapping values"),
-        )
-    )
+    reason = "nebula -test refuses the configuration: yaml: line 3: mapping values are not allowed here"
+    failed = [node(number, state="failed", applied_version=6, error=reason) for number in range(3, 10)]
+    answer(page(node(2), *failed))
     assert run(["node", "list"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert "ERROR" in lines[0]
-    assert "nebula -test" in lines[2]
-    assert max(map(len, lines)) <= 80
+    assert capsys.readouterr().out.splitlines()[-3:] == [
+        "pi-9  10.42.0.9   failed      6→7   5 h  sensors  member  1.9.3",
+        "  pi-3, pi-4, pi-5, pi-6, pi-7 and 2 more: nebula -test refuses the",
+        "    configuration: yaml: line 3: mapping values are not allowed here",
+    ]
 
 
 def test_lighthouse_list_fits_80_columns(
