@@ -137,6 +137,23 @@ class Fleet:
             presence.nebula_version = nebula_version
             self._changed.add(node_id)
 
+    def uses(
+        self,
+        node_id: str,
+        *,
+        lighthouse_reached: bool | None,
+        rss_bytes: int | None,
+        cpu_percent: float | None,
+    ) -> None:
+        """Note what a node's nebula reaches and uses; None leaves what is known. Never stored."""
+        presence = self._known(node_id)
+        if lighthouse_reached is not None:
+            presence.lighthouse_reached = lighthouse_reached
+        if rss_bytes is not None:
+            presence.rss_bytes = rss_bytes
+        if cpu_percent is not None:
+            presence.cpu_percent = cpu_percent
+
     def reported(
         self, node_id: str, *, applied_version: int, state: ReportedState, error: str | None
     ) -> None:
@@ -228,13 +245,12 @@ def report(control: Control, caller: Caller, request: Report) -> None:
     node_id = node_only(caller)
     if request.nebula_version is not None:
         control.fleet.runs_nebula(node_id, request.nebula_version)
-    presence = control.fleet.presence(node_id)
-    if request.lighthouse_reached is not None:
-        presence.lighthouse_reached = request.lighthouse_reached
-    if request.rss_bytes is not None:
-        presence.rss_bytes = request.rss_bytes
-    if request.cpu_percent is not None:
-        presence.cpu_percent = request.cpu_percent
+    control.fleet.uses(
+        node_id,
+        lighthouse_reached=request.lighthouse_reached,
+        rss_bytes=request.rss_bytes,
+        cpu_percent=request.cpu_percent,
+    )
     control.fleet.reported(
         node_id, applied_version=request.applied_version, state=request.state, error=request.error
     )

@@ -79,9 +79,7 @@ class Supervisor:
         self._nursery: trio.Nursery | None = None
         self._surroundings: Surroundings | None = None
 
-    async def run(
-        self, *, task_status: trio.TaskStatus[None] | trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-    ) -> None:
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Supervise until cancelled, which leaves every nebula running. Reports started after the first comparison.
 
         A lighthouse that fails, or whose task crashes, concerns no other: it is shown on the board and on

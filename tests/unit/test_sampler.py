@@ -11,7 +11,7 @@ import pytest
 from edgegc.control.health import Health
 from edgegc.model.lighthouse import LighthouseStatus
 from edgegc.model.series import Series
-from edgegc.sampler import Sampler
+from edgegc.sampler import MIB, Sampler, memory_short
 from edgegc.settings import Budgets
 from edgegc.store.database import DatabaseStats
 
@@ -215,3 +215,14 @@ def test_a_window_is_thinned_to_the_last_sample_of_each_step() -> None:
     for at in range(100, 130, 5):
         series.add("x", at, at)
     assert series.window(since=105, step_s=10) == {"x": ((105, 105), (115, 115), (125, 125))}
+
+
+@pytest.mark.parametrize(
+    ("rss_bytes", "available_bytes", "short"),
+    [(100 * MIB, 200 * MIB, False), (129 * MIB, 200 * MIB, True), (100 * MIB, 31 * MIB, True)],
+)
+def test_memory_is_short_when_the_daemon_passed_its_budget_or_the_box_has_none_left(
+    rss_bytes: int, available_bytes: int, short: bool
+) -> None:
+    readings = {"daemon.rss_bytes": float(rss_bytes), "system.memory_available_bytes": float(available_bytes)}
+    assert memory_short(readings, Budgets()) is short
