@@ -72,8 +72,11 @@ class AccessLog:
         """Cut off because they did not read."""
 
     async def access(self, request: WWWScope, response: ResponseSummary | None, request_time: float) -> None:
-        """Count a request that is over; ``response`` is None where the client left first."""
+        """Count a request that is over, once; ``response`` is None where the client left first."""
         state: dict[str, Any] = request["state"]
+        if state.get("counted"):
+            return
+        state["counted"] = True
         client = request["client"]
         self.record(
             method=request["method"] if request["type"] == "http" else "GET",

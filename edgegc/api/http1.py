@@ -8,16 +8,18 @@ Hypercorn's ``protocol`` package is not public API: it is pinned, and ``tests/``
 
 from __future__ import annotations
 
+import time
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 import h11
 from hypercorn.events import Closed, Event, RawData
 from hypercorn.protocol.events import Event as StreamEvent
-from hypercorn.protocol.events import Request, Response
+from hypercorn.protocol.events import Request, Response, StreamClosed
 from hypercorn.protocol.h11 import STREAM_ID, H11Protocol
-from hypercorn.protocol.http_stream import HTTPStream
+from hypercorn.protocol.http_stream import ASGIHTTPState, HTTPStream
 from hypercorn.typing import ConnectionState
+from hypercorn.utils import suppress_body
 
 from edgegc.api import problem
 from edgegc.api.access import AccessLog, request_id_of
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 
     from hypercorn.config import Config
     from hypercorn.trio.worker_context import WorkerContext
-    from hypercorn.typing import AppWrapper, TaskGroup
+    from hypercorn.typing import AppWrapper, ASGISendEvent, TaskGroup
 
 READ_AHEAD_BYTES: Final = 65_536
 """How much a client may pipeline while its first request is being answered, before nothing more is read."""
@@ -63,7 +65,38 @@ class _PausedError(Exception):
 
 
 class Stream(HTTPStream):
-    """One request and its answer. Differs from Hypercorn's where the application leaves without an answer."""
+    """One request and its answer. Differs from Hypercorn's where the application leaves without an answer, and where
+    the client leaves with one.
+    """
+
+    _owed: int | None = None
+    """How many bytes of the answer are still to be given to the client; None while that is not known."""
+
+    async def app_send(self, message: ASGISendEvent | None) -> None:
+        """Take a message of the application, or None when it has ended."""
+        if message is not None:
+            self._count(message)
+        await super().app_send(message)
+
+    async def handle(self, event: StreamEvent) -> None:
+        """Take what the connection has read, or its end."""
+        if isinstance(event, StreamClosed) and self._owed == 0 and self.state is not ASGIHTTPState.CLOSED:
+            # The client had its whole answer and left, before the application had said its last word.
+            await self.config.log.access(self.scope, self.response, time.time() - self.start_time)
+        await super().handle(event)
+
+    def _count(self, message: ASGISendEvent) -> None:
+        if message["type"] == "http.response.start":
+            lengths = [value for name, value in message["headers"] if name.lower() == b"content-length"]
+            if suppress_body(self.scope["method"], int(message["status"])):
+                self._owed = 0
+            elif lengths:
+                self._owed = int(lengths[0])
+        elif message["type"] == "http.response.body":
+            if not message.get("more_body", False):
+                self._owed = 0
+            elif self._owed is not None:
+                self._owed -= len(message["body"])
 
     async def _send_error_response(self, status_code: int) -> None:
         # Only reached when the application ended without having answered: a bug, or it was cancelled.

@@ -102,6 +102,15 @@ class App:
             finally:
                 self.held -= 1
 
+    async def unended(self, scope: Any, receive: Any, send: Any) -> None:
+        """Says that the answer is over only when the client is gone, which Quart can come to as well."""
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"{}", "more_body": True})
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        self.finished += 1
+
     async def crash(self, scope: Any, receive: Any, send: Any) -> None:
         raise RuntimeError("a bug")
 
@@ -272,6 +281,16 @@ async def test_a_client_that_leaves_cancels_its_handler() -> None:
         await until(lambda: app.held == 0)
         await until(lambda: server.log.connections_open == 0)
         assert server.log.tallies["GET", "-", 499].count == 1
+
+
+async def test_a_client_that_leaves_with_its_whole_answer_was_answered_and_is_counted_once() -> None:
+    app = App()
+    async with serving(app) as server:
+        client = await RawClient.tcp(server.port)
+        assert (await client.request("GET", "/unended")).body == b"{}"
+        await client.aclose()
+        await until(lambda: app.finished == 1 and server.log.connections_open == 0)
+        assert {key: tally.count for key, tally in server.log.tallies.items()} == {("GET", "-", 200): 1}
 
 
 async def test_a_client_that_pipelines_behind_a_held_request_and_leaves_frees_its_connection() -> None:
