@@ -373,7 +373,7 @@ def _read(wanted: Wanted, config_path: Path) -> Loaded:
     if wanted.fingerprint is not None and host.fingerprint != wanted.fingerprint:
         raise ApplyFailed("the certificate on disk is not the one that belongs to this configuration")
     return Loaded(
-        config=wanted.config,
+        config=_plain(wanted.config),
         config_digest=wanted.config_digest,
         port=wanted.port,
         fingerprint=host.fingerprint,
@@ -382,6 +382,14 @@ def _read(wanted: Wanted, config_path: Path) -> Loaded:
         addresses=host.addresses,
         subnets=host.subnets,
     )
+
+
+def _plain(config: Mapping[str, object]) -> dict[str, object]:
+    """Return a configuration as it will be read back from the record: else a tuple or a date would differ after an adoption."""
+    try:
+        return msgspec.json.decode(msgspec.json.encode(config), type=dict[str, object])
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise ApplyFailed(f"the configuration holds something that nebula has no use for: {error}") from None
 
 
 def _differ(old: tuple[str, ...] | None, new: tuple[str, ...] | None) -> bool | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import signal
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -409,6 +410,27 @@ async def test_cancelling_run_leaves_nebula_running_and_the_next_run_adopts_it(
         assert (await process.apply(wanted())).action == "none"
     assert len(world.spawner.children) == 1
     assert child.signals == []
+
+
+async def test_what_json_has_no_word_for_makes_no_difference_after_an_adoption(
+    world: World, autojump_clock: MockClock
+) -> None:
+    odd = wanted(tun={"routes": ("10.0.0.0/8",), "since": datetime.date(2026, 11, 23), 1: 2})
+    async with world.running() as process:
+        await process.apply(odd)
+    async with world.running() as process:
+        assert (await process.apply(odd)).action == "none"
+
+
+async def test_a_configuration_that_is_beyond_json_is_refused_and_changes_nothing(
+    world: World, autojump_clock: MockClock
+) -> None:
+    async with world.running() as process:
+        await process.apply(wanted())
+        with pytest.raises(ApplyFailed, match="no use for"):
+            await process.apply(wanted("2", tun={(1, 2): 3}))
+        assert process.status.config_digest == "1"
+        assert world.spawner.child.signals == []
 
 
 async def test_one_adopted_before_its_ready_line_is_not_sent_hup_until_then(
