@@ -57,7 +57,8 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     fallback: Server | None = None
     listen_port: Annotated[int, Meta(ge=0, le=65535)] = 0
     nebula: Path | None = None
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_level: Literal["debug", "info"] = "info"
+    """Of nebula. Nothing quieter: what it says at ``info`` is the proof that it took a change."""
 
     def __repr__(self) -> str:
         return f"Cluster(id={self.id!r}, name={self.name!r}, node_id={self.node_id!r})"

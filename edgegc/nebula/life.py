@@ -19,6 +19,7 @@ from edgegc.nebula import identity, logfile, ports, record
 from edgegc.nebula.executable import ApplyFailed
 from edgegc.nebula.logfile import LogFile
 from edgegc.nebula.machine import Action, Input, Machine
+from edgegc.nebula.probe import probe
 from edgegc.nebula.record import Record
 from edgegc.nebula.states import State
 
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
 
 LOG_POLL_S = (0.005, 0.1)
 """First and longest interval of looking into the log while a line is expected, doubling; only then."""
+
+SILENT_S = 2.0
+"""Without a ready line for so long, and so often, a new process is asked over UDP whether it is there."""
 
 ROTATE_CHECK_S = 60.0
 """How often the size of the log is looked at."""
@@ -296,7 +300,25 @@ class Life:
         self.take(Input.EXITED, reason=reason)
 
     async def _await_ready(self, known: Record) -> None:
-        line = await self.log_says(known.log_offset, logfile.ready_line)
+        """Wait for the ready line; or, where no log can be written (a full disk), for an answer to the probe."""
+        line = ""
+
+        async def read() -> None:
+            nonlocal line
+            line = await self.log_says(known.log_offset, logfile.ready_line)
+            nursery.cancel_scope.cancel()
+
+        async def ask() -> None:
+            while True:
+                await trio.sleep(SILENT_S)
+                if await self._answers(known):
+                    break
+            _log.warning("nebula answers, but does not log that it is ready", extra=self.fields())
+            nursery.cancel_scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read)
+            nursery.start_soon(ask)
         loaded = known.loaded
         if loaded is not None and not self.is_adopted and await self._loading() != loaded:
             loaded = None  # the files changed while it read them
@@ -304,6 +326,13 @@ class Life:
             ready=True, loaded=loaded, port=logfile.udp_port(line), nebula_version=logfile.build(line)
         )
         self.take(Input.READY)
+
+    async def _answers(self, known: Record) -> bool:
+        config: Mapping[str, object] = known.loaded.config if known.loaded is not None else {}
+        port: int | None = known.loaded.port if known.loaded is not None else None
+        if not port and self.child is not None:
+            port = await self._disk(partial(ports.bound_by, self.child.pid))
+        return port is not None and await probe(port, host=ports.reachable(ports.listen_host(config)))
 
     def _obituary(self, code: int | None, offset: int) -> str:
         if code is not None and code < 0:

@@ -15,8 +15,9 @@ from edgegc.nebula.states import TRANSITIONS, State
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-START_LIMIT_S = 30.0
-"""From spawn to ready line. Takes 7 ms on a PC; a cold SD card at a quarter of a core took seconds."""
+START_LIMIT_S = 120.0
+"""From spawn to ready line. Takes 7 ms on a PC and seconds from a cold SD card; but names in ``static_host_map`` are
+looked up first, one after the other, and whoever is ended during that never comes up."""
 
 TERM_LIMIT_S = 10.0
 """From SIGTERM to SIGKILL. A nebula that is killed leaves its peers waiting for up to two minutes, so be patient."""

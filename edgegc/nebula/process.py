@@ -65,7 +65,10 @@ __all__ = [
 ]
 
 APPLY_LIMIT_S = 60.0
-"""For one start or restart: TERM limit, start limit, and room."""
+"""For one start or restart; the process goes on trying for longer."""
+
+PATIENCE_S = 5.0
+"""For a process that happens to be starting to get ready, before it is restarted with what is newer."""
 
 RELOAD_LIMIT_S = 10.0
 """From SIGHUP to the last expected log line: 1.4 ms for a firewall, 73 ms for a blocklist of 10,000."""
@@ -224,7 +227,9 @@ class Process:
             await self._unsettled_over()
             action: Action = "start"
             reasons: tuple[str, ...] = ()
-            if life.stands(State.RUNNING):
+            if life.stands(State.STARTING) and (life.record is None or life.record.loaded != target):
+                action, reasons = "restart", ("it does not get ready with what it was started with",)
+            elif life.stands(State.RUNNING):
                 plan = self._difference(target)
                 action, reasons = plan.action, plan.reasons
                 if action == "hup":
@@ -265,10 +270,12 @@ class Process:
     async def _unsettled_over(self) -> None:
         """Wait while a process is coming or going: SIGHUP before the ready line would kill it."""
         life = self._life
+        with trio.move_on_after(PATIENCE_S):
+            await life.until(lambda: not life.stands(State.STARTING))
         with trio.move_on_after(APPLY_LIMIT_S) as scope:
-            await life.until(lambda: not life.stands(State.STARTING, State.STOPPING))
+            await life.until(lambda: not life.stands(State.STOPPING))
         if scope.cancelled_caught:
-            raise ApplyFailed(f"nebula is {life.machine.state.value} for more than {APPLY_LIMIT_S:.0f} s")
+            raise ApplyFailed(f"nebula does not end, {APPLY_LIMIT_S:.0f} s after it should have")
 
     def _difference(self, target: Loaded) -> reload.Plan:
         known = self._life.record
@@ -319,8 +326,10 @@ class Process:
         return None
 
     async def _replace(self, what: Input) -> None:
-        """Start or restart, and wait until the new process is past its ready line."""
+        """Start or restart, and wait until the new process is past its ready line. One that starts already is waited for."""
         life, before = self._life, self._life.machine.attempt
+        if what is Input.START and life.stands(State.STARTING):
+            before -= 1
         life.take(what)
         with trio.move_on_after(APPLY_LIMIT_S) as scope:
             await life.until(

@@ -22,7 +22,8 @@ import pytest
 import trio
 
 from edgegc.clock import SystemClock
-from edgegc.nebula import certificate, keys, logfile, machine, ports, record, spawn
+from edgegc.nebula import certificate, keys, life, logfile, machine, ports, record, spawn
+from edgegc.nebula import process as process_module
 from edgegc.nebula.config import dump
 from edgegc.nebula.logfile import LogFile
 from edgegc.nebula.probe import probe
@@ -624,6 +625,45 @@ async def test_rotating_its_log_neither_ends_nor_silences_it(host: Host) -> None
         # At the new beginning: a writer without O_APPEND would leave a hole of zeros.
         assert (host.directory / "nebula.log").read_bytes()[:1] != b"\0"
         assert "Nebula interface is active" in (host.directory / "nebula.log.1").read_text()
+
+
+@pytest.fixture
+def full_disk(directory: Path) -> Iterator[Path]:
+    mounted = directory / "full"
+    mounted.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k,mode=0755", "tmpfs", str(mounted)], check=True)
+    with suppress(OSError), (mounted / "filling").open("wb", buffering=0) as file:
+        while True:
+            file.write(b"x" * 512)
+    yield mounted
+    subprocess.run(["umount", "--lazy", str(mounted)], check=True)
+
+
+@pytest.mark.skipif(NOBODY is None, reason="needs root, to mount a small disk")
+@pytest.mark.parametrize("port", ["fixed", "any"])
+async def test_a_full_disk_stops_neither_starts_nor_changes(
+    host: Host, full_disk: Path, monkeypatch: pytest.MonkeyPatch, port: str
+) -> None:
+    """Neither nebula's log nor our record can be written; what is left as proof is the answer over UDP."""
+    monkeypatch.setattr(life, "SILENT_S", 0.2)
+    monkeypatch.setattr(process_module, "RELOAD_LIMIT_S", 0.5)
+    sections: dict[str, Any] = {}
+    if port == "any":
+        sections = {
+            "listen": {**host.config["listen"], "port": 0},
+            "lighthouse": {"am_lighthouse": False},
+        }
+    async with host.running(
+        record_path=full_disk / "process.json", log_path=full_disk / "nebula.log"
+    ) as process:
+        await process.apply(host.wanted(**sections))
+        assert (full_disk / "nebula.log").read_bytes() == b""
+        await process.apply(host.wanted("2", firewall=firewall("tcp")))
+        assert process.status.config_digest == "2"
+        os.kill(pid_of(process), signal.SIGKILL)
+        await until(lambda: process.status.state is State.BACKOFF)
+        await until(lambda: process.status.state is State.RUNNING)
+        await process.stop()
 
 
 @pytest.mark.parametrize("style", ["text", "json"])

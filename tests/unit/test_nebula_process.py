@@ -314,11 +314,43 @@ async def test_one_that_is_never_ready_is_terminated_and_tried_again(
 ) -> None:
     world.spawner.behaviour = "silent"
     async with world.running() as process:
-        with pytest.raises(ApplyFailed, match="not ready"):
+        with pytest.raises(ApplyFailed, match="not ready within 60 s"):
             await process.apply(wanted())
+        # It may be looking up names; what hurries is only whoever applied.
+        assert process.status.state is State.STARTING
+        assert world.spawner.child.signals == []
         await until(process, State.BACKOFF)
         assert world.spawner.child.signals == [signal.SIGTERM]
         assert trio.current_time() >= START_LIMIT_S
+
+
+async def test_going_back_does_not_wait_for_a_new_version_that_never_gets_ready(
+    world: World, autojump_clock: MockClock
+) -> None:
+    async with world.running() as process:
+        await process.apply(wanted())
+        world.spawner.behaviour = "silent"
+        with pytest.raises(ApplyFailed, match="not ready"):
+            await process.apply(other_device())
+        world.spawner.behaviour = "ready"
+        began = trio.current_time()
+        assert (await process.apply(wanted())).action == "restart"
+        assert trio.current_time() - began < 10
+
+
+async def test_applying_again_what_is_slow_to_start_does_not_start_it_anew(
+    world: World, autojump_clock: MockClock
+) -> None:
+    world.spawner.behaviour = "silent"
+    async with world.running() as process, trio.open_nursery() as nursery:
+        with pytest.raises(ApplyFailed, match="not ready"):
+            await process.apply(wanted())
+        nursery.start_soon(process.apply, wanted())
+        await trio.sleep(20)
+        world.spawner.child.log('level=info msg="Nebula interface is active" build=1.6.1')
+        await until(process, State.RUNNING)
+    assert len(world.spawner.children) == 1
+    assert world.spawner.child.signals == []
 
 
 async def test_one_that_ends_just_after_its_ready_line_is_not_proven(
