@@ -87,6 +87,7 @@ class Client:
         if token is not None:
             self._headers.append(("Authorization", f"Bearer {token}"))
         self._idle: list[Connection] = []
+        self._keeps = True
 
     async def __aenter__(self) -> Client:
         return self
@@ -97,7 +98,8 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Close idle connections. The client remains usable."""
+        """Close idle connections. The client remains usable, but keeps none from now on."""
+        self._keeps = False
         while self._idle:
             self._idle.pop().close()
 
@@ -205,7 +207,7 @@ class Client:
         return None
 
     def _keep(self, connection: Connection) -> bool:
-        if len(self._idle) >= IDLE_CONNECTIONS or not connection.recycle():
+        if not self._keeps or len(self._idle) >= IDLE_CONNECTIONS or not connection.recycle():
             return False
         self._idle.append(connection)
         return True

@@ -27,6 +27,7 @@ UNAUTHORIZED_S: Final = 300.0
 """A node that was deleted must not be a load; one whose token was rotated by hand is back in minutes."""
 QUICK_S: Final = 1.0
 """A held question that is answered with nothing new before this was not held, whatever the reason."""
+SHORTEST_ASKED_S: Final = 1.0
 LONGEST_ASKED_S: Final = 3600.0
 """No server is obeyed that wants a node to stay away for longer."""
 
@@ -68,7 +69,7 @@ class Pace:
                 self._plain_until = now + HOLD_AGAIN_S
         self._plain_next = interval_s is not None
         if interval_s is not None:
-            return self._jittered(min(interval_s, LONGEST_ASKED_S))
+            return self._jittered(min(max(interval_s, SHORTEST_ASKED_S), LONGEST_ASKED_S))
         if now < self._plain_until:
             return self._jittered(POLL_S)
         if held_s > 0 and not news and took_s < QUICK_S:

@@ -13,6 +13,7 @@ import trio
 
 from edgegc.agent import verify
 from edgegc.agent.pace import HOLD_S, Pace
+from edgegc.client import Untrusted
 from edgegc.errors import Error, Unauthorized
 from edgegc.nebula.process import in_thread
 
@@ -107,7 +108,7 @@ class Poller:
             return self._pace.unauthorized()
         except Error as error:
             # What is wrong with the network is not news to anybody who could be told over it.
-            if isinstance(error, verify.Refused):
+            if isinstance(error, verify.Refused | Untrusted):
                 self._say_trouble(error.message)
             else:
                 _log.info("%s", error.message, extra=self._fields())
@@ -140,6 +141,10 @@ class Poller:
         accepted = verify.accept(
             received, cluster=self.cluster, highest=state.highest, highest_digest=state.highest_digest
         )
+        if accepted.version < polled.version:
+            raise verify.Refused(
+                f"the control plane announces version {polled.version}, but gives out version {accepted.version}"
+            )
         # Remembered before the archive is opened: whatever happens now, nothing older will be taken any more.
         await self._memory.change(highest=accepted.version, highest_digest=accepted.digest)
         unpacked = verify.open_bundle(accepted, cluster=self.cluster)

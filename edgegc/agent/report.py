@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 import trio
 
-from edgegc.errors import Error
+from edgegc.agent.pace import UNAUTHORIZED_S
+from edgegc.errors import Error, Unauthorized
 from edgegc.model.message import Report
 from edgegc.model.node import ReportedState
 
@@ -91,6 +92,8 @@ class Reporter:
                 continue
             try:
                 await self._deliver(condition)
+            except Unauthorized:
+                await trio.sleep(UNAUTHORIZED_S)
             except Error:
                 with trio.move_on_after(RETRY_S):
                     await changed.wait()

@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING, TypeVar
 
 from edgegc.client import Client, Unreachable, Untrusted
-from edgegc.errors import Invalid, Unavailable
+from edgegc.errors import Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -61,7 +61,7 @@ class Servers:
         Raises what the server said; where none can be reached, what the last one tried failed with.
         """
         servers = self._servers
-        failure: Unreachable | Untrusted | Unavailable | Invalid = Unreachable(
+        failure: Unreachable | Untrusted | Unavailable = Unreachable(
             "no server is known: edgegc agent set-server"
         )
         for step in range(len(servers)):

@@ -117,11 +117,18 @@ def _show(common: Common, joined: Joined, *, directory: Path, starts: bool) -> N
 
 
 def _start(common: Common, directory: Path) -> None:
-    from edgegc.cli.agent import run_agent
+    """Become the agent: a new program, in whose command line and environment there is no enrolment key to be seen."""
+    from edgegc.agent.agent import lock_directory
     from edgegc.cli.output import note
+    from edgegc.cli.service import own_command
     from edgegc.errors import Conflict
 
     try:
-        run_agent(directory)
+        os.close(lock_directory(directory))
     except Conflict:
         note(common, "the agent runs already, and picks the cluster up by itself")
+        return
+    command = [*own_command(), "agent", "--config-dir", str(directory)]
+    environment = {name: value for name, value in os.environ.items() if name != "EDGEGC_KEY"}
+    sys.stdout.flush()
+    os.execve(command[0], command, environment)

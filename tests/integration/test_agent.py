@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import stat
+import subprocess
+import sys
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -18,12 +22,12 @@ from edgegc.agent.agent import Agent, lock_directory
 from edgegc.agent.join import join
 from edgegc.client import Client, Unreachable, Untrusted
 from edgegc.clock import SystemClock
+from edgegc.model.manifest import Server
 from tests.box import Box, box_settings, running_box
 from tests.fakes import FakeSpawner
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
-    from pathlib import Path
 
     from edgegc.agent.status import ClusterStatus
     from edgegc.model import message
@@ -34,6 +38,7 @@ case "$1" in
 -test) if [ -e "{refuses}" ]; then echo 'level=error msg="bad rule"' ; exit 1; fi ;;
 esac
 """
+ROOT = Path(__file__).parents[2]
 WITHIN_S = 20.0
 
 
@@ -106,6 +111,11 @@ async def until(holds: Callable[[], bool], what: str = "") -> None:
             await trio.sleep(0.02)
         return
     raise AssertionError(f"never: {what}")
+
+
+def shown_of(pid: int) -> bytes:
+    """Return what other users can see of a process, and what root can."""
+    return b"".join(Path(f"/proc/{pid}/{name}").read_bytes() for name in ("cmdline", "environ"))
 
 
 def only(agent: Agent) -> ClusterStatus:
@@ -370,6 +380,74 @@ async def test_a_machine_that_joins_its_cluster_again_is_a_new_node_on_the_same_
             version = (await node_of(box, second.node_id))["version"]
             await applied(agent, version)
             await until(lambda: only(agent).state == "ok", "ok as the new node")
+
+
+async def test_join_start_becomes_the_agent_and_shows_nobody_the_key(data: Path, machine: Machine) -> None:
+    async with running_box(data) as box:
+        cluster = await box.cluster()
+        key = await box.key(cluster["id"])
+        words = (
+            "join",
+            url_of(box),
+            "--config-dir",
+            machine.directory,
+            "--nebula",
+            machine.nebula,
+            "--start",
+        )
+        process = await trio.lowlevel.open_process(
+            [sys.executable, "-m", "edgegc", *map(str, words)],
+            env={**os.environ, "PYTHONPATH": str(ROOT), "EDGEGC_KEY": key},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            await until(lambda: status.ask(machine.directory) is not None, "the agent runs")
+            seen = shown_of(process.pid)
+            assert b"agent\0--config-dir" in seen
+            assert b"egk_" not in seen
+        finally:
+            process.terminate()
+            assert await process.wait() == 0
+
+
+async def test_a_cluster_whose_memory_is_damaged_says_so_and_the_others_run(
+    data: Path, machine: Machine
+) -> None:
+    async with running_box(data) as box:
+        home, office = await box.cluster(), await box.cluster("office", network_cidr="10.43.0.0/16")
+        await machine.join(url_of(box), await box.key(home["id"]))
+        damaged = await machine.join(url_of(box), await box.key(office["id"]))
+        (machine.directory / damaged.id / "state.json").write_text("{")
+        async with machine.agent() as agent:
+            await until(
+                lambda: [each.state for each in agent.view().clusters] == ["ok", "failed"], "one of two"
+            )
+            error = agent.view().clusters[1].error
+            assert error is not None
+            assert "state.json is damaged" in error
+
+
+async def test_a_server_whose_key_was_replaced_is_told_to_whoever_asks_the_agent(
+    data: Path, machine: Machine
+) -> None:
+    plain = box_settings(data)
+    tls = msgspec.structs.replace(plain, tls=msgspec.structs.replace(plain.tls, mode="self-signed"))
+    async with running_box(data, tls) as box:
+        cluster = await box.cluster()
+        key = await box.key(cluster["id"])
+        url = f"https://127.0.0.1:{box.port}"
+        with pytest.raises(Untrusted) as caught:
+            await machine.join(url, key, pin="0" * 64)
+        own = await machine.join(url, key, pin=caught.value.message.split("public key ")[1][:64])
+        other = Server(url=url, pin="1" * 64)
+        settings.edit(
+            machine.directory,
+            lambda all_: all_.with_cluster(msgspec.structs.replace(own, servers=(other,), fallback=None)),
+        )
+        async with machine.agent() as agent:
+            await until(lambda: "not the pinned" in (only(agent).error or ""), "told")
 
 
 async def test_one_directory_has_one_agent(machine: Machine) -> None:

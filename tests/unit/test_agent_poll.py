@@ -190,6 +190,26 @@ async def test_a_control_plane_that_went_back_is_not_followed_nor_asked_in_a_loo
     assert world.memory.state.tried == 7
 
 
+async def test_a_control_plane_that_gives_out_less_than_it_announces_is_not_asked_in_a_loop(
+    world: World, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    world.line.version = 7
+    nursery.start_soon(world.poller.run)
+    await trio.sleep(1)
+    body = world.plane.bundle(7, world.pair.public)
+    await world.memory.change(highest_digest=bundle.digest(body))
+    world.line.changes = {
+        "body": body,
+        "version": "7",
+        "digest": f"sha256:{bundle.digest(body)}",
+        "signature": world.plane.signature(body, 7),
+    }
+    world.line.version = 8
+    await trio.sleep(600)
+    assert world.poller.trouble == "the control plane announces version 8, but gives out version 7"
+    assert world.line.downloads < 40
+
+
 async def test_a_version_that_was_accepted_but_not_laid_down_before_a_crash_is_fetched_again(
     world: World, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:

@@ -7,6 +7,7 @@ import trio
 
 from edgegc.agent.report import RETRY_S, Condition, Reporter
 from edgegc.client import Unreachable
+from edgegc.errors import Unauthorized
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -104,6 +105,25 @@ async def test_a_report_that_was_not_taken_is_made_again(
     world.plane.there = True
     await trio.sleep(RETRY_S + 1)
     assert world.said() == [("failed", "it broke")]
+
+
+async def test_a_token_that_is_not_valid_is_not_tried_in_a_loop(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    world = World(FAILED)
+    asked: list[float] = []
+
+    async def refuse(question: object) -> None:
+        await trio.lowlevel.checkpoint()
+        asked.append(trio.current_time())
+        raise Unauthorized("unauthorized")
+
+    world.plane.ask = refuse  # type: ignore[assignment]
+    nursery.start_soon(world.reporter.run)
+    for _ in range(60):
+        await trio.sleep(15)
+        world.reporter.changed()
+    assert len(asked) == 3
 
 
 async def test_what_rode_along_with_a_question_that_was_lost_counts_as_untold(
