@@ -7,6 +7,7 @@ that made them; :func:`sweep` removes those of runs that are gone.
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import json
 import os
@@ -272,7 +273,13 @@ def holds_for(condition: Callable[[], bool], *, for_s: float, what: str) -> None
 
 
 def sweep() -> None:
-    """Remove the namespaces and directories of test runs that are gone."""
+    """Remove the namespaces and directories of test runs that are gone. One process at a time: workers begin together."""
+    with Path(tempfile.gettempdir(), f"{PREFIX}-sweep.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _sweep()
+
+
+def _sweep() -> None:
     for name in _namespaces():
         match = re.fullmatch(rf"{PREFIX}-(\d+)-\d+-\w+", name)
         if match and not Path(f"/proc/{match[1]}").exists():
