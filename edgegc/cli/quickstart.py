@@ -18,6 +18,7 @@ from edgegc.cli.failure import Exit, Failure
 from edgegc.cli.joining import default_source, is_wildcard, join_command, target_of, url_of
 from edgegc.cli.options import Command, Common, data_dir_option, default_data_dir, local_options
 from edgegc.cli.serve import run, server_flags, server_options
+from edgegc.errors import Invalid
 from edgegc.nebula.files import remove_durably, write_atomic
 
 if TYPE_CHECKING:
@@ -116,13 +117,15 @@ def quickstart(
         return
     # A run that was stopped half-way is completed; what is said this time counts more than what was said then.
     plan = Plan(
-        name=name or (begun.name if begun else DEFAULT_NAME),
+        name=_checked_name(name or (begun.name if begun else DEFAULT_NAME)),
         network_cidr=_checked_network(network_cidr or (begun.network_cidr if begun else DEFAULT_NETWORK)),
         public=_public_address(public) if public or not begun else begun.public,
         listen=listen or (begun.listen if begun else (DEFAULT_LISTEN,)),
         public_url=public_url or (begun.public_url if begun else None),
     )
     own_file = _settings_file(plan)
+    # Read once before anything is written: what is refused must not be what the next run remembers.
+    load(config, {**_plan_settings(plan), **flags}, os.environ, default_data_dir=default_data_dir())
     # The lighthouses' user passes through the directory; what it may not read says so itself.
     directory.mkdir(parents=True, exist_ok=True, mode=0o711)
     write_atomic(directory / PLAN_FILE, msgspec.json.encode(plan))
@@ -261,17 +264,39 @@ def _public_address(given: str | None) -> str:
     return f"{address}:{port}"
 
 
-def _checked_network(text: str) -> str:
+def _checked_name(text: str) -> str:
+    from edgegc.model.message import TenantCreate
+
     try:
-        return str(ipaddress.IPv4Network(text))
-    except ValueError as error:
-        raise click.UsageError(f"--network-cidr: {error}") from None
+        return msgspec.convert({"name": text}, TenantCreate).name
+    except msgspec.ValidationError:
+        raise click.UsageError(
+            f"--name: {text!r} is not a name: letters, digits, and '.', '_', '-' between them; at most 63"
+        ) from None
+
+
+def _checked_network(text: str) -> str:
+    """Ask the rule that the API will ask."""
+    from edgegc.control.addresses import overlay_network
+
+    try:
+        return str(overlay_network(text))
+    except Invalid as error:
+        raise click.UsageError(f"--{error.message.replace('_', '-', 1)}") from None
 
 
 def _settings_file(plan: Plan) -> bytes:
     """Return the settings that the plan needs, so that ``edgegc serve`` alone does the same from now on."""
     import tomli_w
 
+    document: dict[str, dict[str, object]] = {}
+    for key, value in _plan_settings(plan).items():
+        section, _, name = key.partition(".")
+        document.setdefault(section, {})[name] = list(value) if isinstance(value, tuple) else value
+    return (HEADING + tomli_w.dumps(document)).encode()
+
+
+def _plan_settings(plan: Plan) -> dict[str, object]:
     from edgegc.settings_source import split_address
 
     url = plan.public_url
@@ -280,8 +305,7 @@ def _settings_file(plan: Plan) -> bytes:
         if port == 0:
             raise click.UsageError("--listen needs a port: nodes are told it once, and keep it")
         url = url_of(plan.public.rpartition(":")[0] if is_wildcard(host) else host, port, tls=True)
-    document = {"api": {"listen": list(plan.listen), "public_urls": [url]}, "tls": {"mode": "self-signed"}}
-    return (HEADING + tomli_w.dumps(document)).encode()
+    return {"api.listen": plan.listen, "api.public_urls": (url,), "tls.mode": "self-signed"}
 
 
 def _is_ours(path: Path) -> bool:

@@ -94,21 +94,27 @@ def test_a_plan_is_read_back_and_a_broken_one_is_refused(tmp_path: Path) -> None
         quickstart._read_plan(tmp_path)
 
 
-def test_a_bad_network_is_refused_before_anything_is_written(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (
+            ("--network-cidr", "10.42.0.1/16"),
+            "--network-cidr: '10.42.0.1/16' is not in its plain form; did you mean '10.42.0.0/16'?",
+        ),
+        (("--network-cidr", "10.42.0.0/31"), "--network-cidr: the prefix must be from /8 to /30"),
+        (("--network-cidr", "127.0.0.0/24"), "--network-cidr: 127.0.0.0/24 overlaps 127.0.0.0/8"),
+        (("--name", "my home"), "--name: 'my home' is not a name"),
+        (("--public-url", "ftp://box"), "api.public_urls: 'ftp://box' must be like https://"),
+        (("--listen", "8443"), "--listen: '8443' must be host:port"),
+    ],
+)
+def test_what_can_not_be_made_is_refused_before_anything_is_written_and_remembered(
+    given: tuple[str, ...], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = tmp_path / "data"
-    arguments = [
-        "quickstart",
-        "--data-dir",
-        str(data),
-        "--public",
-        "203.0.113.9",
-        "--network-cidr",
-        "10.42.0.1/16",
-    ]
+    arguments = ["quickstart", "--data-dir", str(data), "--public", "203.0.113.9", *given]
     assert run(arguments) == Exit.USAGE
-    assert capsys.readouterr().err.startswith("edgegc: --network-cidr: 10.42.0.1/16 has host bits set")
+    assert capsys.readouterr().err.startswith(f"edgegc: {said}")
     assert not data.exists()
 
 
