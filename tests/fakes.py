@@ -359,6 +359,7 @@ class FakeExecutable:
 
     def __init__(self) -> None:
         self.missing: str | None = None
+        self.generation = 1
         self.refuses: set[str] = set()
         self.tested: list[str] = []
 

@@ -80,6 +80,7 @@ class Lighthouse:
         self._failed: str | None = None
         self._failures = 0
         self._retry_at = math.inf
+        self._generation: int | None = None
         # What nebula -test said of a content: None is yes. Asked again at every retry.
         self._verdicts: dict[str, str | None] = {}
         self._usage = _NO_USAGE
@@ -189,6 +190,7 @@ class Lighthouse:
         digest = ""
         try:
             process.executable, _ = await self._around.nebula.find()
+            self._note_generation()
             overrides = await self._around.disk(partial(render.read_overrides, directory))
             self._problems = overrides.problems
             digest = render.render(self.spec, directory, overrides.fragments).digest
@@ -200,7 +202,9 @@ class Lighthouse:
             if chosen.fragments == overrides.fragments:
                 await self._around.disk(partial(render.keep_good, directory, overrides.fragments))
         except NebulaUnusable as error:
-            # Most likely it is about to be installed: looked for often, which is cheap.
+            # Most likely it is about to be installed: looked for often, which is cheap; and then started at once,
+            # however many starts without it have failed.
+            self._given = None
             self._fail(None, error.message)
         except ApplyFailed as error:
             self._fail(digest, error.message)
@@ -208,6 +212,14 @@ class Lighthouse:
             self._fail(digest, f"the lighthouse's files can't be written: {error.strerror or error}")
         else:
             self._fine()
+
+    def _note_generation(self) -> None:
+        """Let another nebula try at once what the one before it failed at; its delays were for that one."""
+        generation = self._around.nebula.generation
+        if self._generation not in (None, generation):
+            self._given = self._failed = None
+            self._verdicts.clear()
+        self._generation = generation
 
     async def _choose(self, process: Process, directory: Path, overrides: render.Overrides) -> _Chosen:
         """Return the first of these that nebula accepts: the overrides as they are, as they were last good, none.

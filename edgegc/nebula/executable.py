@@ -157,11 +157,18 @@ async def _run(argv: list[str], who: Account | None) -> tuple[int, str]:
             raise NebulaUnusable(f"{argv[0]} can't be run: {error.strerror}: install nebula again") from error
         output = completed.stdout[:_OUTPUT_LIMIT_BYTES] + b"\n" + completed.stderr[:_OUTPUT_LIMIT_BYTES]
         return completed.returncode, output.decode("utf-8", "replace")
-    raise NebulaUnusable(f"{argv[0]} {argv[1]} did not end within {RUN_LIMIT_S:.0f} s")
+    raise NebulaUnusable(
+        f"{argv[0]} {argv[1]} did not end within {RUN_LIMIT_S:.0f} s: "
+        "install nebula again, or name the right executable in nebula.path"
+    )
 
 
 class Nebula(Protocol):
     """The nebula of this machine, as a seam."""
+
+    @property
+    def generation(self) -> int:
+        """Another number after :meth:`find` found another file than before: what failed with the old one may work now."""
 
     async def find(self) -> tuple[Path, Version]:
         """Return where it is and its version. Raises :class:`NebulaUnusable` with the remedy."""
@@ -174,6 +181,7 @@ class InstalledNebula:
     """The real one: at ``path``, or found (None). Asked again for its version only when the file has changed."""
 
     def __init__(self, path: Path | None) -> None:
+        self.generation = 0
         self._path = path
         self._known: tuple[Path, tuple[int, int, int], Version] | None = None
 
@@ -183,7 +191,11 @@ class InstalledNebula:
         status = executable.stat()
         identity = (status.st_ino, status.st_mtime_ns, status.st_size)
         if self._known is None or self._known[:2] != (executable, identity):
-            self._known = (executable, identity, await nebula_version(executable))
+            version = await nebula_version(executable)
+            # Several may have asked at once; they found the same.
+            if self._known is None or self._known[:2] != (executable, identity):
+                self._known = (executable, identity, version)
+                self.generation += 1
         return executable, self._known[2]
 
     async def test(self, config_path: Path, *, user: str | None) -> None:

@@ -323,6 +323,29 @@ async def test_one_that_dies_at_once_is_shown_with_its_own_words_and_recovers_by
         await until(lambda: box.health == "ok")
 
 
+@pytest.mark.parametrize("how", ["replaced", "gone and back"])
+async def test_another_nebula_need_not_wait_for_the_delays_of_the_one_that_failed(
+    how: str, box: Box, autojump_clock: MockClock
+) -> None:
+    box.spawner.behaviour = "dies"
+    box.control.want(sample_lighthouse())
+    async with box.daemon():
+        await until(
+            lambda: box.control.lighthouses.get(CLUSTER_ID) is not None and box.status().state == "fatal"
+        )
+        if how == "gone and back":
+            box.nebula.missing = "nebula is not installed: install it"
+            await until(lambda: "not installed" in box.health)
+            box.nebula.missing = None
+        else:
+            box.nebula.generation += 1
+        box.spawner.behaviour = "ready"
+        changed_at = trio.current_time()
+        await until(running(box, 1))
+        assert trio.current_time() - changed_at <= supervisor_module.TICK_S + 10
+        await until(lambda: box.health == "ok")
+
+
 async def test_an_override_is_applied_when_its_file_is_written(box: Box, autojump_clock: MockClock) -> None:
     box.control.want(sample_lighthouse())
     async with box.daemon():
