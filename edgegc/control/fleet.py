@@ -178,10 +178,10 @@ class Fleet:
         """Return a node's state: the first that holds of offline, failed, behind, online."""
         return self._state(node_id, trio.current_time())
 
-    def in_state(self, cluster_id: str, state: State) -> list[str]:
+    def in_state(self, cluster_id: str, state: State) -> set[str]:
         """Return the ids of a cluster's nodes that are in a state."""
         now = trio.current_time()
-        return [node_id for node_id in self._roll.members(cluster_id) if self._state(node_id, now) == state]
+        return {node_id for node_id in self._roll.members(cluster_id) if self._state(node_id, now) == state}
 
     def _state(self, node_id: str, now: float) -> State:
         presence = self._presences.get(node_id, _NOTHING_KNOWN)

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     import sqlite3
 
     from edgegc.control.control import Control
-    from edgegc.model.cluster import Cluster
     from edgegc.model.credential import Caller
     from edgegc.model.message import NodeQuery
 
@@ -29,11 +28,13 @@ SORTS = ("name", "created_at", "last_seen_at", "overlay_ip")
 MAX_CURSOR_CHARACTERS = 512
 MAX_CURSOR_NUMBER = 2**53
 
-_KINDS: dict[str, tuple[type | tuple[type, ...], ...]] = {
+WRONG_CURSOR = "cursor: not one of ours for this order; take next_cursor from the page before"
+
+_KINDS: dict[str, tuple[type, ...]] = {
     "name": (str,),
     "created_at": (int, str),
     "last_seen_at": (int, str),
-    "overlay_ip": ((int, str),),
+    "overlay_ip": (int,),
 }
 """What a cursor's key is made of, by order."""
 
@@ -67,44 +68,54 @@ async def list_(control: Control, caller: Caller, cluster_id: str | None, query:
             f"sort: must be one of {', '.join(SORTS)}, with - before it to reverse, not {query.sort!r}"
         )
     after = None if query.cursor is None else _read_cursor(query.cursor, query.sort)
-    wanted = node_pages.Filter(
-        cluster_id=found_id,
-        name_prefix=query.name or None,
-        group=query.group,
-        role=query.role,
-        ids=None if query.state is None else control.fleet.in_state(found_id, query.state),
-    )
     offset = 0 if after is not None else (query.page - 1) * query.page_size
-    # One more than asked for tells whether there is a next page.
-    limit = query.page_size + 1
+    wanted = node_pages.Filter(
+        cluster_id=found_id, name_prefix=query.name or None, group=query.group, role=query.role
+    )
+    in_state = None if query.state is None else control.fleet.in_state(found_id, query.state)
+    last_seen = control.fleet.last_seen(found_id) if sort == "last_seen_at" else None
 
-    last_seen = control.fleet.last_seen(found_id) if sort == "last_seen_at" else {}
+    def in_memory(connection: sqlite3.Connection, by: str) -> tuple[list[node_pages.Row], int]:
+        """Order and filter by what no row holds: all rows' keys, in one pass."""
+        rows = node_pages.page(connection, wanted, sort=by, descending=descending)
+        if in_state is not None:
+            rows = [row for row in rows if row[0] in in_state]
+        if last_seen is not None:
+            rows = [(id_, (last_seen.get(id_, 0), id_)) for id_, _ in rows]
+            rows.sort(key=lambda row: row[1], reverse=descending)
+        total = len(rows)
+        if after is not None:
+            rows = [row for row in rows if (row[1] < after if descending else row[1] > after)]
+        return rows[offset : offset + query.page_size + 1], total
 
-    def page(connection: sqlite3.Connection, cluster: Cluster) -> list[tuple[str, _Key]]:
-        if sort == "last_seen_at":
-            keys = sorted(
-                ((last_seen.get(id_, 0), id_) for id_ in node_pages.ids(connection, wanted)),
-                reverse=descending,
-            )
-            if after is not None:
-                keys = [key for key in keys if (key < after if descending else key > after)]
-            return [(id_, (at, id_)) for at, id_ in keys[offset : offset + limit]]
-        # Nodes of an uploaded cluster have no address to sort by.
-        by = "name" if sort == "overlay_ip" and cluster.mode == "uploaded" else sort
-        return node_pages.page(
-            connection, wanted, sort=by, descending=descending, limit=limit, offset=offset, after=after
+    def in_rows(connection: sqlite3.Connection, by: str) -> tuple[list[node_pages.Row], int]:
+        rows = node_pages.page(
+            connection,
+            wanted,
+            sort=by,
+            descending=descending,
+            # One more than asked for tells whether there is a next page.
+            limit=query.page_size + 1,
+            offset=offset,
+            after=after,
         )
+        return rows, node_pages.count(connection, wanted)
 
     def job(connection: sqlite3.Connection) -> _Found:
         cluster = clusters.get(connection, found_id)
         if cluster is None:
             raise NotFound("no such cluster")
-        rows = page(connection, cluster)
+        # Nodes of an uploaded cluster have no address to sort by, and no row knows when a node was last heard of.
+        by = "name" if sort == "last_seen_at" or (sort, cluster.mode) == ("overlay_ip", "uploaded") else sort
+        if after is not None:
+            _check_key(after, sort if sort == "last_seen_at" else by)
+        select = in_rows if in_state is None and last_seen is None else in_memory
+        rows, total = select(connection, by)
         shown = rows[: query.page_size]
         by_id = nodes.get_many(connection, [id_ for id_, _ in shown])
         return _Found(
             nodes=[by_id[id_] for id_, _ in shown],
-            total=node_pages.count(connection, wanted),
+            total=total,
             next_key=shown[-1][1] if len(rows) > len(shown) else None,
             network_cidr=cluster.network_cidr,
         )
@@ -124,17 +135,19 @@ def _write_cursor(sort: str, key: _Key) -> str:
 
 
 def _read_cursor(text: str, sort: str) -> _Key:
-    wrong = Invalid("cursor: not one of ours for this order; take next_cursor from the page before")
     if len(text) > MAX_CURSOR_CHARACTERS or not text.isascii():
-        raise wrong
+        raise Invalid(WRONG_CURSOR)
     try:
         padded = text + "=" * (-len(text) % 4)
         cursor = msgspec.json.decode(base64.urlsafe_b64decode(padded), type=_Cursor)
     except (msgspec.DecodeError, binascii.Error, UnicodeDecodeError, ValueError):
-        raise wrong from None
-    kinds = _KINDS[sort.removeprefix("-")]
-    if cursor.sort != sort or len(cursor.key) != len(kinds):
-        raise wrong
-    if not all(isinstance(value, kind) for value, kind in zip(cursor.key, kinds, strict=True)):
-        raise wrong
+        raise Invalid(WRONG_CURSOR) from None
+    if cursor.sort != sort:
+        raise Invalid(WRONG_CURSOR)
     return cursor.key
+
+
+def _check_key(key: _Key, by: str) -> None:
+    kinds = _KINDS[by]
+    if len(key) != len(kinds) or not all(map(isinstance, key, kinds)):
+        raise Invalid(WRONG_CURSOR)

@@ -5,13 +5,13 @@ A page is two queries whatever its size: the ids in order, then the nodes of tho
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 if TYPE_CHECKING:
     import sqlite3
+    from collections.abc import Sequence
 
 _ORDER = {
     "name": ("name",),
@@ -22,19 +22,22 @@ _ORDER = {
 cluster's nodes have no ``overlay_ip``: its lists must be sorted by something else."""
 
 
+Row = tuple[str, tuple[str | int | None, ...]]
+"""A node's id, and the values it is sorted by."""
+
+
 class Filter(msgspec.Struct, frozen=True, kw_only=True):
-    """Which nodes of a cluster are wanted. None: any. ``ids`` are those that a filter in memory let through."""
+    """Which nodes of a cluster are wanted. None: any."""
 
     cluster_id: str
     name_prefix: str | None = None
     group: str | None = None
     role: str | None = None
-    ids: Sequence[str] | None = None
 
     @property
     def is_everything(self) -> bool:
         """Whether every node of the cluster is wanted."""
-        return self.name_prefix is None and self.group is None and self.role is None and self.ids is None
+        return self.name_prefix is None and self.group is None and self.role is None
 
 
 def count(connection: sqlite3.Connection, wanted: Filter) -> int:
@@ -49,23 +52,17 @@ def count(connection: sqlite3.Connection, wanted: Filter) -> int:
     return int(found)
 
 
-def ids(connection: sqlite3.Connection, wanted: Filter) -> list[str]:
-    """Return the ids of all nodes wanted, in no order."""
-    where, arguments = _where(wanted)
-    return [id_ for (id_,) in connection.execute(f"SELECT id FROM nodes WHERE {where}", arguments)]
-
-
 def page(
     connection: sqlite3.Connection,
     wanted: Filter,
     *,
     sort: str,
     descending: bool,
-    limit: int,
+    limit: int | None = None,
     offset: int = 0,
     after: Sequence[object] | None = None,
-) -> list[tuple[str, tuple[str | int | None, ...]]]:
-    """Return id and sort key of at most ``limit`` nodes, after a sort key or from an offset on."""
+) -> list[Row]:
+    """Return id and sort key of at most ``limit`` nodes (None: all), after a sort key or from an offset on."""
     columns = _ORDER[sort]
     where, arguments = _where(wanted)
     if after is not None:
@@ -75,7 +72,7 @@ def page(
     order = ", ".join(f"{column} DESC" if descending else column for column in columns)
     rows = connection.execute(
         f"SELECT id, {', '.join(columns)} FROM nodes WHERE {where} ORDER BY {order} LIMIT ? OFFSET ?",
-        [*arguments, limit, offset],
+        [*arguments, -1 if limit is None else limit, offset],
     )
     return [(row[0], row[1:]) for row in rows]
 
@@ -93,7 +90,4 @@ def _where(wanted: Filter) -> tuple[str, list[Any]]:
     if wanted.group is not None:
         where.append("EXISTS (SELECT 1 FROM json_each(groups) WHERE value = ?)")
         arguments.append(wanted.group)
-    if wanted.ids is not None:
-        where.append("id IN (SELECT value FROM json_each(?))")
-        arguments.append(msgspec.json.encode(wanted.ids).decode())
     return " AND ".join(where), arguments

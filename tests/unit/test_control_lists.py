@@ -133,6 +133,22 @@ async def test_a_parameter_that_can_not_be_is_refused_by_name(
             await listed(plane, **query)
 
 
+@pytest.mark.parametrize("key", ['["x"]', "[1,2]", "[null]", "[]", '[1,"x"]', '["x","y"]'])
+@pytest.mark.parametrize("sort", ["name", "overlay_ip", "created_at", "last_seen_at"])
+@pytest.mark.parametrize("state", [None, "offline"])
+async def test_a_forged_cursor_is_refused_or_means_something(key: str, sort: str, state: str | None) -> None:
+    cursor = base64.b64encode(f'["{sort}",{key}]'.encode()).decode()
+    async with control_plane() as plane:
+        await five(plane)
+        try:
+            await listed(plane, sort=sort, state=state, cursor=cursor)
+        except Invalid as error:
+            refusal = error.message
+        else:
+            refusal = "cursor: none"
+    assert refusal.startswith("cursor: ")
+
+
 async def test_a_cursor_of_another_order_is_refused() -> None:
     async with control_plane() as plane:
         await five(plane)
