@@ -92,14 +92,14 @@ class Box:
         """Tell whether a live nebula answers on the lighthouse's UDP port."""
         return answers_probe(self.host, LIGHTHOUSE_PORT)
 
-    def wait_applied(self, name: str, version: int) -> dict[str, Any]:
+    def wait_applied(self, name: str, version: int, *, within_s: float = APPLY_LIMIT_S) -> dict[str, Any]:
         """Wait until a node runs a version, or a later one, and is well."""
 
         def there() -> dict[str, Any] | None:
             node = self.node(name)
             return node if (node["applied_version"] or 0) >= version and node["state"] == "online" else None
 
-        return wait_until(there, within_s=APPLY_LIMIT_S, what=f"{name} runs version {version}")
+        return wait_until(there, within_s=within_s, what=f"{name} runs version {version}")
 
     def _wait_ready(self) -> None:
         socket_path = self.data / "admin.sock"
