@@ -32,9 +32,14 @@ def newest_at(connection: sqlite3.Connection) -> int | None:
 
 
 def trim(connection: sqlite3.Connection, *, before: int, keep: int, limit: int) -> int:
-    """Delete at most ``limit`` rows older than ``before``, or beyond the newest ``keep``; return how many."""
-    return connection.execute(
-        "DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE at < ?1 OR id <= (SELECT MAX(id) FROM audit) - ?2"
-        " ORDER BY id LIMIT ?3)",
-        (before, keep, limit),
+    """Delete rows older than ``before``, and those beyond the newest ``keep``, at most ``limit`` of each; return how many."""
+    old = connection.execute(
+        "DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE at < ? ORDER BY at LIMIT ?)",
+        (before, limit),
     ).rowcount
+    many = connection.execute(
+        "DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE id <= (SELECT MAX(id) FROM audit) - ?"
+        " ORDER BY id LIMIT ?)",
+        (keep, limit),
+    ).rowcount
+    return old + many

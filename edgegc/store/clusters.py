@@ -69,8 +69,8 @@ def all_(connection: sqlite3.Connection) -> tuple[Cluster, ...]:
 
 def with_lighthouse(connection: sqlite3.Connection) -> tuple[Cluster, ...]:
     """Return the clusters that want a lighthouse on this box, by id."""
-    rows = connection.execute(f"SELECT {_COLUMNS} FROM clusters WHERE provide_lighthouse = 1 ORDER BY id")
-    return tuple(_cluster(row) for row in rows)
+    rows = connection.execute(f"SELECT {_COLUMNS} FROM clusters WHERE provide_lighthouse = 1")
+    return tuple(sorted((_cluster(row) for row in rows), key=lambda cluster: cluster.id))
 
 
 def name_taken(connection: sqlite3.Connection, tenant_id: str, name: str) -> bool:
