@@ -1,6 +1,6 @@
 """Whether a downloaded bundle may be opened, and is what it claims to be. Pure; each refusal has its own sentence.
 
-The order is the point: digest, version, signature over text built from our *own* ids, and only then the archive.
+The order is the point: digest, signature over text built from our *own* ids, version, and only then the archive.
 """
 
 from __future__ import annotations
