@@ -25,7 +25,7 @@ from edgegc.clock import SystemClock
 from edgegc.errors import Conflict, Error
 from edgegc.nebula import orphans
 from edgegc.nebula.process import SystemSpawner, in_thread
-from edgegc.watch import Watch
+from edgegc.watch import open_watcher
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,8 +68,7 @@ class Agent:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run every cluster of ``agent.toml``, and follow its changes, until cancelled."""
-        with Watch() as watch:
-            watch.add(self._directory)
+        with open_watcher(self._directory) as watcher:
             async with trio.open_nursery() as nursery:
                 wanted = await in_thread(partial(settings.load, self._directory))
                 await nursery.start(status.serve, self._directory, self.view)
@@ -77,7 +76,7 @@ class Agent:
                 await self._follow(wanted, nursery)
                 task_status.started()
                 while True:
-                    await watch.changed()
+                    await watcher.changed()
                     try:
                         changed = await in_thread(partial(settings.load, self._directory))
                     except Error as error:

@@ -18,18 +18,18 @@ from edgegc.control import lighthouses
 from edgegc.errors import Error
 from edgegc.lighthouse import account, orphans, render
 from edgegc.lighthouse.lighthouse import Lighthouse, Surroundings
-from edgegc.lighthouse.watch import open_watcher
 from edgegc.model.event import RestartRequested, StopRequested
 from edgegc.nebula.process import InstalledNebula, SystemSpawner, in_thread
+from edgegc.watch import open_watcher
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from edgegc.control.bus import Subscription
     from edgegc.control.control import Control
-    from edgegc.lighthouse.watch import Watcher
     from edgegc.model.lighthouse import LighthouseSpec, LighthouseStatus
     from edgegc.nebula.process import Disk, Nebula, Spawner
+    from edgegc.watch import Watcher
 
 CHECK = "lighthouses"
 """Our line on the health board."""

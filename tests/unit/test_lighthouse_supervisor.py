@@ -12,8 +12,8 @@ import trio
 from edgegc.lighthouse import supervisor as supervisor_module
 from edgegc.lighthouse.render import lighthouse_directory
 from edgegc.lighthouse.supervisor import Supervisor
-from edgegc.lighthouse.watch import Polling
 from edgegc.model.event import RestartRequested, StopRequested
+from edgegc.watch import Polling
 from tests.fakes import (
     CLUSTER_ID,
     HUP_LINES,
