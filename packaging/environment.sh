@@ -80,4 +80,4 @@ install_project() {
 }
 
 # find_program NAME: also where a plain user's PATH does not look.
-find_program() { PATH="$PATH:/usr/sbin:/sbin:/usr/local/sbin:/usr/local/bin" command -v "$1" >/dev/null; }
+find_program() { PATH="$PATH:/usr/sbin:/sbin:/usr/local/sbin:/usr/local/bin" type -P "$1" >/dev/null; }  # no builtin counts
