@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from edgegc import systemd
-from edgegc.agent import settings, status
+from edgegc.agent import ping, settings, status
 from edgegc.agent.membership import Membership
 from edgegc.clock import SystemClock
 from edgegc.errors import Conflict, Error
@@ -175,6 +175,11 @@ async def run(
                 nursery.start_soon(_give_memory_back)
                 systemd.notify("READY=1")
                 _log.info("the agent runs", extra={"pid": os.getpid()})
+                if (why_not := ping.may_ping()) is not None:
+                    _log.warning(
+                        "pings can't be sent, so no version is asked to reach a lighthouse: give the agent CAP_NET_RAW",
+                        extra={"reason": why_not},
+                    )
                 async for number in signals:
                     systemd.notify("STOPPING=1")
                     if number == signal.SIGINT:
