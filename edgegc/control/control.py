@@ -18,7 +18,7 @@ from edgegc.control.fleet import Fleet
 from edgegc.control.health import Health
 from edgegc.control.lighthouses import Board, Specs
 from edgegc.control.polls import Polls
-from edgegc.control.reconcile import reconcile
+from edgegc.control.reconcile import check_master_key, reconcile
 from edgegc.control.roll import Roll
 from edgegc.control.tokens import TokenUses
 from edgegc.control.topology import Topologies
@@ -138,6 +138,8 @@ async def open_control(
 ) -> Control:
     """Bring the store up to date with this edgegc, load roll and fleet, and follow every commit from now on.
 
+    Raises Conflict where the vault's key is not the one that the store was made with.
+
     There is nothing to close. ``udp_port_in_use`` says whether a UDP port of this box is taken; a test of the port
     itself by default.
     """
@@ -149,6 +151,7 @@ async def open_control(
         servers=servers,
         udp_port_in_use=udp_port_in_use or _udp_port_in_use,
     )
+    await control.write(system_caller(), check_master_key)
     bumped = await control.write(system_caller(), lambda write: reconcile(write, servers))
     if bumped:
         logger.info("the renderer or the servers changed: every cluster gets a new version")

@@ -1,4 +1,4 @@
-"""At start: what the store was last rendered with against what this edgegc renders with; a difference concerns all."""
+"""At start: what the store was made with against what this edgegc has: the master key, the renderer, the servers."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from edgegc.control.versions import bump_cluster
+from edgegc.errors import Conflict
 from edgegc.nebula import bundle
 from edgegc.store import clusters, meta
 
@@ -16,6 +17,22 @@ if TYPE_CHECKING:
 
 RENDERING = "rendering"
 SERVERS = "servers"
+MASTER_KEY = "master_key"
+
+
+def check_master_key(write: Write) -> None:
+    """Refuse to go on with a master key that is not this database's; a new database is told which one is.
+
+    With another key everything would seem to work, and every node, key and token be answered 401.
+    """
+    present, known = write.vault.fingerprint(), meta.get(write.connection, MASTER_KEY)
+    if known is None:
+        meta.put(write.connection, MASTER_KEY, present)
+    elif known != present:
+        raise Conflict(
+            "master.key is not the one that belongs to edgegc.db: "
+            "put back the one from the same backup as the database; nothing was changed"
+        )
 
 
 def reconcile(write: Write, servers: tuple[Server, ...]) -> int:

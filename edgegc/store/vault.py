@@ -71,6 +71,10 @@ class Vault:
         # surrogatepass: a header with stray bytes is a wrong token, not a crash.
         return hmac.digest(self._token_key, token.encode("utf-8", "surrogatepass"), hashlib.sha256)
 
+    def fingerprint(self) -> str:
+        """Return what tells this master key from another, and gives nothing of it away: it may be stored beside data."""
+        return self._derive("fingerprint").hex()
+
     def _cipher(self, purpose: str) -> ChaCha20Poly1305:
         cipher = self._ciphers.get(purpose)
         if cipher is None:

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from edgegc.control import clusters, lighthouses, nodes, tenants
-from edgegc.control.control import open_control
+from edgegc.control.control import Control, open_control
 from edgegc.errors import Conflict, Invalid, NotFound
 from edgegc.model import message
 from edgegc.model.event import ClusterChanged, RestartRequested, StopRequested
+from edgegc.model.manifest import Server
 from edgegc.nebula import certificate
 from edgegc.settings import Settings
 from edgegc.store.database import MEMORY, open_database
@@ -110,6 +111,22 @@ async def test_a_lighthouse_port_that_another_program_has_is_a_conflict() -> Non
         plane.cluster_id = (await plane.add_cluster(lighthouse_port=5000)).id
         with pytest.raises(Conflict, match="another program"):
             await change(plane, provide_lighthouse=True)
+
+
+async def test_a_database_is_not_used_with_the_master_key_of_another_one() -> None:
+    async with open_database(MEMORY, executor="inline") as database:
+
+        async def start(master: bytes, *servers: Server) -> Control:
+            return await open_control(
+                database, clock=FakeClock(), settings=Settings(), vault=Vault(master), servers=servers
+            )
+
+        plane = Plane(await start(MASTER), FakeClock())
+        cluster = await plane.add_cluster()
+        with pytest.raises(Conflict, match=r"^master\.key is not the one that belongs to edgegc\.db"):
+            await start(bytes(32), Server(url="https://elsewhere", pin=None))
+        control = await start(MASTER)
+        assert (await clusters.get(control, OPERATOR, cluster.id)).version == cluster.version
 
 
 async def test_a_wanted_lighthouse_has_a_key_a_certificate_and_the_reserved_address() -> None:
