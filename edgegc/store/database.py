@@ -253,6 +253,10 @@ class Database:
         return Checkpoint(complete=not busy, pages=max(moved, 0), duration_s=time.perf_counter() - started)
 
 
+ROOM_TO_OPEN_BYTES = 262_144
+"""What opening takes: the ``-shm`` (32 KiB), a schema's worth of write-ahead log. With less, room is what is missing."""
+
+
 @asynccontextmanager
 async def open_database(
     path: Path,
@@ -335,9 +339,20 @@ def _open_files(path: Path | None, source: str, plan: Plan) -> tuple[sqlite3.Con
         for connection in opened:
             connection.close()
         if isinstance(error, sqlite3.Error):
-            raise errors.Unavailable(f"the database {path or MEMORY} could not be opened: {error}") from error
+            raise errors.Unavailable(
+                f"the database {path or MEMORY} could not be opened: {_why(error, path)}"
+            ) from error
         raise
     return writer, reader
+
+
+def _why(error: sqlite3.Error, path: Path | None) -> str:
+    """Return what is wrong for a person. SQLite calls it an I/O error where a full disk has no room for its ``-shm``."""
+    if path is not None:
+        disk = os.statvfs(path.parent)
+        if disk.f_bavail * disk.f_frsize < ROOM_TO_OPEN_BYTES or disk.f_favail == 0 < disk.f_files:
+            return f"its disk is full ({error}): make room and start again; nothing was changed"
+    return str(error)
 
 
 def _connect(source: str, *, cache_kib: int, read_only: bool) -> sqlite3.Connection:

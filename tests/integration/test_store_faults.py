@@ -98,7 +98,7 @@ async def test_a_full_disk_refuses_writes_keeps_reads_and_recovers(small_disk: P
 async def test_a_start_on_a_full_disk_is_a_clear_error_and_a_later_one_works(small_disk: Path) -> None:
     filler = small_disk / "filler"
     fill(filler)
-    with pytest.raises(errors.Unavailable, match="could not be opened"):
+    with pytest.raises(errors.Unavailable, match=r"could not be opened: its disk is full .*: make room"):
         async with open_database(small_disk / "edgegc.db"):
             pytest.fail("must not open")
     filler.unlink()
