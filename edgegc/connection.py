@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import select
+import socket
 import ssl
 from functools import lru_cache
 from typing import Final, Literal
@@ -20,6 +21,12 @@ from edgegc.errors import Error, Invalid
 
 CONNECT_TIMEOUT_S: Final = 10.0
 """A box that does not complete TCP and TLS in this time is not there; agents go on to the next address."""
+KEEPALIVE_IDLE_S: Final = 20
+KEEPALIVE_INTERVAL_S: Final = 5
+KEEPALIVE_PROBES: Final = 2
+LOSS_LIMIT_MS: Final = 30_000
+"""A held question over a path that is gone is given up after half a minute (TCP_USER_TIMEOUT says the same for what was
+sent). Without, a link that came back after 40 s was noticed 39 s later: the answer waits for its retransmission."""
 MAX_HEAD_BYTES: Final = 65_536
 """Our heads are < 2 KB; proxies in between add to them."""
 READ_BYTES: Final = 65_536
@@ -226,6 +233,7 @@ async def connect(target: Target, *, timeout_s: float = CONNECT_TIMEOUT_S) -> Co
                 raw = await trio.open_unix_socket(target.host)
             else:
                 raw = await trio.open_tcp_stream(target.host, target.port)
+                _notice_loss(raw)
             if target.scheme != "https":
                 return Connection(target, raw, raw)
             secured: trio.SSLStream[trio.abc.Stream] = trio.SSLStream(
@@ -247,6 +255,15 @@ async def connect(target: Target, *, timeout_s: float = CONNECT_TIMEOUT_S) -> Co
                 ) from error
             raise Unreachable(f"{target} cannot be reached: {reason}", sent=False) from error
         raise
+
+
+def _notice_loss(stream: trio.SocketStream) -> None:
+    """Have the kernel find out that nobody is there any more, while we wait in silence for an answer."""
+    stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_S)
+    stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL_S)
+    stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_PROBES)
+    stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, LOSS_LIMIT_MS)
 
 
 def spki_pin(certificate: bytes) -> str:

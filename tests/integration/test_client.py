@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -21,7 +22,7 @@ from cryptography.x509.oid import NameOID
 from edgegc import client as client_module
 from edgegc import errors
 from edgegc.client import Client, PinMismatch, Unreachable, Untrusted
-from edgegc.connection import parse_target, spki_pin
+from edgegc.connection import connect, parse_target, spki_pin
 from edgegc.model import message
 
 if TYPE_CHECKING:
@@ -137,6 +138,19 @@ async def test_a_unix_socket_serves_as_well(tmp_path: Path) -> None:
     async with serving(version_seven, socket_path=tmp_path / "admin.sock") as (url, _), Client(url) as client:
         polled = await client.poll()
     assert (polled.version, polled.spread_s, polled.interval_s) == (7, 2.5, None)
+
+
+async def test_a_path_that_is_lost_is_noticed_while_the_client_waits_in_silence() -> None:
+    async with serving(version_seven) as (url, _):
+        connection = await connect(parse_target(url))
+        waiting = connection._socket_stream
+        assert waiting.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        idle_s = waiting.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE)
+        interval_s = waiting.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL)
+        probes = waiting.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT)
+        assert 0 < idle_s + probes * interval_s <= 30
+        assert 0 < waiting.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) <= 30_000
+        connection.close()
 
 
 async def test_token_query_and_body_are_sent() -> None:
