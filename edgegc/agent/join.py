@@ -19,7 +19,7 @@ from edgegc.agent import settings
 from edgegc.agent.versions import Versions
 from edgegc.client import Client, Unreachable
 from edgegc.connection import parse_target
-from edgegc.errors import Error, Invalid, Unavailable
+from edgegc.errors import Conflict, Error, Invalid, Unauthorized, Unavailable
 from edgegc.model import message
 from edgegc.model.manifest import Server
 from edgegc.nebula import files, keys
@@ -60,11 +60,23 @@ async def join(
     settings.load(directory)  # a file that cannot be read is told before the key is spent
     pending = directory / PENDING / f"{_fingerprint(key, name)}.key"
     pair = await in_thread(partial(_pending_pair, pending))
+    enroll = message.Enroll(name=name, public_key=keys.pem_x25519_public(pair.public), nebula_version=version)
     async with Client(server.url, token=key, pin=server.pin) as client:
-        enrolled = await _enrol(
-            client,
-            message.Enroll(name=name, public_key=keys.pem_x25519_public(pair.public), nebula_version=version),
-        )
+        try:
+            enrolled = await _enrol(client, enroll)
+        except Unauthorized as error:
+            # The server must not tell strangers more; the person here knows which credential it was.
+            raise Unauthorized(
+                "the control plane does not accept the enrolment key: it is unknown, used up, expired or revoked; "
+                "'edgegc key create --show-join' there makes another"
+            ) from error
+        except Conflict as error:
+            known = await in_thread(partial(_membership, directory, server, name))
+            if known is None:
+                raise
+            raise Conflict(
+                f"{error.message}: it is this machine, in cluster {known.name}; edgegc agent status shows it"
+            ) from error
     cluster = await in_thread(
         partial(_remember, directory, enrolled, pair=pair, name=name, server=server, nebula=nebula)
     )
@@ -93,6 +105,14 @@ async def _enrol(client: Client, enroll: message.Enroll) -> message.Enrolled:
                 ) from error
             await trio.sleep(max(wait_s, min(error.retry_after_s or 0, 30)))
     raise AssertionError("unreachable")
+
+
+def _membership(directory: Path, server: Server, name: str) -> settings.Cluster | None:
+    """Return where this machine is a node of this name already, under that control plane. Blocking."""
+    for cluster in settings.load(directory).clusters:
+        if cluster.node_name == name and server.url in {each.url for each in cluster.servers}:
+            return cluster
+    return None
 
 
 def _fingerprint(key: str, name: str) -> str:

@@ -327,18 +327,20 @@ async def test_a_lost_answer_is_made_good_by_the_same_command(
     assert own.node_id == nodes.json["nodes"][0]["id"]
 
 
-async def test_a_taken_name_and_a_spent_key_are_refused_in_the_servers_words(
+async def test_a_taken_name_and_a_spent_key_are_refused_in_words_for_who_stands_at_the_machine(
     data: Path, machine: Machine
 ) -> None:
     async with running_box(data) as box:
         cluster = await box.cluster()
         await box.enrolled(cluster["id"], "pi-1")
         key = await box.key(cluster["id"])
-        with pytest.raises(errors.Conflict, match="pi-1"):
+        with pytest.raises(errors.Conflict, match=r"^a node named 'pi-1' already exists$"):
             await machine.join(url_of(box), key)
         await machine.join(url_of(box), key, name="pi-2")
-        with pytest.raises(errors.Unauthorized):
+        with pytest.raises(errors.Unauthorized, match=r"enrolment key: it is unknown, used up, .*key create"):
             await machine.join(url_of(box), key, name="pi-3")
+        with pytest.raises(errors.Conflict, match=r"'pi-2' already exists: it is this machine, in cluster"):
+            await machine.join(url_of(box), await box.key(cluster["id"]), name="pi-2")
     assert len(settings.load(machine.directory).clusters) == 1
 
 
