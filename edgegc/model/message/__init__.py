@@ -1,0 +1,137 @@
+"""HTTP bodies in both directions, exactly as the API shows them; the typed client and the API share them.
+
+Requests forbid unknown fields. Field limits that a reader of the API must know are :class:`msgspec.Meta`
+constraints here, so that they are checked while decoding and shown in the OpenAPI document.
+
+One module per noun; users say ``message.X`` and need not know which.
+"""
+
+from edgegc.model.message.box import (
+    Health,
+    LighthouseList,
+    Resources,
+    VersionInfo,
+)
+from edgegc.model.message.clusters import (
+    CaView,
+    ClusterCreate,
+    ClusterList,
+    ClusterUpdate,
+    ClusterView,
+)
+from edgegc.model.message.common import (
+    DEFAULT_MTU,
+    RFC1918,
+    Amount,
+    Group,
+    Groups,
+    Label,
+    Mtu,
+    Name,
+    Port,
+    Problem,
+    Request,
+    rfc3339,
+)
+from edgegc.model.message.credentials import (
+    ApiTokenCreate,
+    ApiTokenList,
+    ApiTokenView,
+    EnrolmentKeyCreate,
+    EnrolmentKeyList,
+    EnrolmentKeyView,
+)
+from edgegc.model.message.fleet import (
+    Rollout,
+    RolloutBehind,
+    RolloutCounts,
+)
+from edgegc.model.message.node_calls import (
+    CertificateIssued,
+    CertificateRequest,
+    EffectiveVersion,
+    Enroll,
+    Enrolled,
+    Report,
+)
+from edgegc.model.message.nodes import (
+    CertificateView,
+    LighthouseSet,
+    MtuUpdate,
+    NodeCreate,
+    NodePage,
+    NodeQuery,
+    NodeToken,
+    NodeUpdate,
+    NodeView,
+)
+from edgegc.model.message.tenants import (
+    TenantCreate,
+    TenantList,
+    TenantUpdate,
+    TenantView,
+)
+from edgegc.model.message.topology import (
+    ClusterRoutes,
+    NodeRoutes,
+    Routes,
+    Topology,
+    TopologyLighthouse,
+)
+
+__all__ = [
+    "DEFAULT_MTU",
+    "RFC1918",
+    "Amount",
+    "ApiTokenCreate",
+    "ApiTokenList",
+    "ApiTokenView",
+    "CaView",
+    "CertificateIssued",
+    "CertificateRequest",
+    "CertificateView",
+    "ClusterCreate",
+    "ClusterList",
+    "ClusterRoutes",
+    "ClusterUpdate",
+    "ClusterView",
+    "EffectiveVersion",
+    "Enroll",
+    "Enrolled",
+    "EnrolmentKeyCreate",
+    "EnrolmentKeyList",
+    "EnrolmentKeyView",
+    "Group",
+    "Groups",
+    "Health",
+    "Label",
+    "LighthouseList",
+    "LighthouseSet",
+    "Mtu",
+    "MtuUpdate",
+    "Name",
+    "NodeCreate",
+    "NodePage",
+    "NodeQuery",
+    "NodeRoutes",
+    "NodeToken",
+    "NodeUpdate",
+    "NodeView",
+    "Port",
+    "Problem",
+    "Report",
+    "Request",
+    "Resources",
+    "Rollout",
+    "RolloutBehind",
+    "RolloutCounts",
+    "Routes",
+    "TenantCreate",
+    "TenantList",
+    "TenantUpdate",
+    "TenantView",
+    "Topology",
+    "TopologyLighthouse",
+    "VersionInfo",
+    "rfc3339",
+]

@@ -1,0 +1,76 @@
+"""Bodies about clusters and their certificate authority."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from edgegc.model.cluster import Mode
+from edgegc.model.message.common import RFC1918, Name, Port, Request
+
+
+class ClusterCreate(Request, frozen=True, kw_only=True):
+    """``POST /api/v1/clusters``."""
+
+    tenant_id: str
+    name: Name
+    network_cidr: str
+    mode: Mode = "managed"
+    provide_lighthouse: bool = False
+    provide_relay: bool = True
+    lighthouse_port: Port = 4242
+    lighthouse_public_addresses: tuple[str, ...] = ()
+    allowed_routes: tuple[str, ...] = RFC1918
+    certificate_lifetime_s: Annotated[int, Meta(ge=60, le=157_680_000)] = 15_552_000
+    supersede_grace_s: Annotated[int, Meta(ge=0, le=86_400)] = 600
+
+
+class ClusterUpdate(Request, frozen=True, kw_only=True):
+    """``PATCH /api/v1/clusters/{id}``; ``tenant_id``, ``mode`` and ``network_cidr`` are immutable."""
+
+    name: Name | UnsetType = UNSET
+    provide_lighthouse: bool | UnsetType = UNSET
+    provide_relay: bool | UnsetType = UNSET
+    lighthouse_port: Port | UnsetType = UNSET
+    lighthouse_public_addresses: tuple[str, ...] | UnsetType = UNSET
+    allowed_routes: tuple[str, ...] | UnsetType = UNSET
+    certificate_lifetime_s: Annotated[int, Meta(ge=60, le=157_680_000)] | UnsetType = UNSET
+    supersede_grace_s: Annotated[int, Meta(ge=0, le=86_400)] | UnsetType = UNSET
+
+
+class CaView(Struct, frozen=True, kw_only=True):
+    """The active certificate authority of a cluster."""
+
+    fingerprint: str
+    not_after: datetime
+    phase: Literal["none", "prepared", "issued"]
+
+
+class ClusterView(Struct, frozen=True, kw_only=True):
+    """A cluster; ``nodes`` counts them."""
+
+    id: str
+    tenant_id: str
+    name: str
+    network_cidr: str
+    mode: Mode
+    provide_lighthouse: bool
+    provide_relay: bool
+    lighthouse_port: int
+    lighthouse_public_addresses: tuple[str, ...]
+    allowed_routes: tuple[str, ...]
+    certificate_lifetime_s: int
+    supersede_grace_s: int
+    version: int
+    nodes: int
+    ca: CaView | None
+    created_at: datetime
+
+
+class ClusterList(Struct, frozen=True, kw_only=True):
+    """All clusters that the caller may see."""
+
+    clusters: tuple[ClusterView, ...]
+    next_cursor: str | None = None

@@ -1,0 +1,44 @@
+"""What bodies share: field types with their limits, the base of requests, problems. Knows no noun."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+Name = Annotated[
+    str, Meta(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$")
+]
+"""A name of a tenant, cluster or node: letters, digits, ``.``, ``_``, ``-``; 1 to 63 characters."""
+Group = Annotated[
+    str, Meta(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9]([A-Za-z0-9._:-]*[A-Za-z0-9])?$")
+]
+Groups = Annotated[tuple[Group, ...], Meta(max_length=64)]
+Mtu = Annotated[int, Meta(ge=1280, le=9000)]
+Port = Annotated[int, Meta(ge=1, le=65535)]
+Label = Annotated[str, Meta(max_length=200)]
+Amount = Annotated[int, Meta(ge=0, le=2**53)]
+"""A count or size: more than any real one, and less than what JSON readers and SQLite get wrong."""
+DEFAULT_MTU = 1300
+RFC1918 = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")
+
+
+def rfc3339(at: int) -> datetime:
+    """Return Unix seconds as the aware UTC time that bodies show (``2026-11-23T10:30:00Z``)."""
+    return datetime.fromtimestamp(at, UTC)
+
+
+class Request(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Base of request bodies: unknown fields are an error. UNSET in a PATCH means: leave as it is."""
+
+
+class Problem(Struct, frozen=True, kw_only=True):
+    """``application/problem+json`` (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    code: str
+    detail: str
+    request_id: str

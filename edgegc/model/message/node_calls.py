@@ -1,0 +1,67 @@
+"""Bodies of the node's own calls: enrolment, version check, report, certificate."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from edgegc.model.manifest import Server
+from edgegc.model.message.common import Amount, Mtu, Name, Request
+from edgegc.model.node import ReportedState
+
+
+class Enroll(Request, frozen=True, kw_only=True):
+    """``POST /api/v1/enroll``; ``public_key`` is PEM, NEBULA X25519 PUBLIC KEY."""
+
+    name: Name
+    public_key: Annotated[str, Meta(max_length=1024)]
+    mtu: Mtu | None = None
+    nebula_version: Annotated[str, Meta(max_length=64)] | None = None
+
+
+class Enrolled(Struct, frozen=True, kw_only=True):
+    """The answer to an enrolment; ``overlay_ip`` in CIDR form, ``signers`` base64 Ed25519 public keys."""
+
+    node_id: str
+    node_token: str
+    tenant_id: str
+    cluster_id: str
+    cluster_name: str
+    overlay_ip: str | None
+    version: int
+    signers: tuple[str, ...]
+    servers: tuple[Server, ...]
+
+
+class EffectiveVersion(Struct, frozen=True, kw_only=True):
+    """``GET /api/v1/config/version``."""
+
+    version: int
+
+
+class Report(Request, frozen=True, kw_only=True):
+    """``POST /api/v1/report``."""
+
+    applied_version: Amount
+    state: ReportedState
+    error: Annotated[str, Meta(max_length=2000)] | None = None
+    nebula_version: Annotated[str, Meta(max_length=64)] | None = None
+    lighthouse_reached: bool | None = None
+    rss_bytes: Amount | None = None
+    cpu_percent: Annotated[float, Meta(ge=0)] | None = None
+
+
+class CertificateRequest(Request, frozen=True, kw_only=True):
+    """``POST /api/v1/certificate``; PEM, NEBULA X25519 PUBLIC KEY."""
+
+    public_key: Annotated[str, Meta(max_length=1024)]
+
+
+class CertificateIssued(Struct, frozen=True, kw_only=True):
+    """The answer to ``POST /api/v1/certificate``: the version whose bundle carries it."""
+
+    version: int
+    fingerprint: str
+    not_after: datetime
