@@ -8,7 +8,7 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from edgegc.control import clusters, credentials, enrolment, nodes, tenants
+from edgegc.control import callers, clusters, credentials, enrolment, nodes, tenants
 from edgegc.control.control import Control, open_control
 from edgegc.model import message
 from edgegc.nebula import keys
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from edgegc.model.manifest import Server
 
 MASTER = bytes(range(32))
-OPERATOR = credentials.socket_caller("test-request")
+OPERATOR = callers.socket_caller("test-request")
 
 
 class Plane:

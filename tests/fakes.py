@@ -13,7 +13,7 @@ import trio
 from edgegc.agent.settings import Cluster as AgentCluster
 from edgegc.control.bus import Bus
 from edgegc.control.health import Health
-from edgegc.control.lighthouses import Board
+from edgegc.control.lighthouse_board import Board
 from edgegc.errors import Unavailable
 from edgegc.model.cluster import Cluster
 from edgegc.model.event import ClusterChanged
@@ -391,7 +391,7 @@ class FakeControl:
         self.wanted: dict[str, LighthouseSpec] = {}
         self.failing = False
 
-    async def desired(self, control: object) -> list[LighthouseSpec]:
+    async def desired(self) -> list[LighthouseSpec]:
         await trio.lowlevel.checkpoint()
         if self.failing:
             raise Unavailable("the store is busy")

@@ -6,7 +6,7 @@ import ipaddress
 from typing import TYPE_CHECKING, Any
 
 from edgegc import errors
-from edgegc.control import credentials
+from edgegc.control import callers, credentials
 
 if TYPE_CHECKING:
     from quart.wrappers import Request
@@ -72,7 +72,7 @@ async def caller_of(request: Request, control: Control, proxies: tuple[Network, 
     state_of(request)["source"] = source
     given = request.headers.getlist("authorization")
     if not given and is_admin_socket(request):
-        return credentials.socket_caller(request_id_of(request))
+        return callers.socket_caller(request_id_of(request))
     if len(given) != 1:
         raise errors.Unauthorized("no Authorization header" if not given else "several Authorization headers")
     scheme, _, token = given[0].strip().partition(" ")

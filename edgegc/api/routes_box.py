@@ -12,7 +12,7 @@ from quart import request
 from edgegc import build, errors
 from edgegc.api import auth, codec, metrics
 from edgegc.api.queries import NoQuery
-from edgegc.control import credentials, lighthouses, overview
+from edgegc.control import callers, lighthouses, overview
 from edgegc.model import message
 
 if TYPE_CHECKING:
@@ -52,14 +52,14 @@ def add(app: Application) -> None:
     async def show_metrics() -> Response:
         if not (auth.is_admin_socket(request) or _is_local()):
             caller = await app.caller()
-            if not credentials.may_read_metrics(caller):
+            if not callers.may_read_metrics(caller):
                 raise errors.Forbidden("reading metrics needs a token with the scope metrics or operator")
         return codec.raw(await metrics.exposition(control, app.log), content_type=PROMETHEUS)
 
     @app.get("/api/v1/resources")
     async def resources() -> Response:
         caller = await app.caller()
-        credentials.operator_only(caller)
+        callers.operator_only(caller)
         query = app.query(ResourcesQuery)
         series = control.series.window(since=control.clock.now() - query.window_s, step_s=query.step_s)
         return codec.reply(message.Resources(step_s=query.step_s, series=series))

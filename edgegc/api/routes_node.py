@@ -9,7 +9,7 @@ from quart import request
 
 from edgegc.api import auth, codec, problem, ranges
 from edgegc.api.queries import ClusterQuery, NoQuery
-from edgegc.control import bundles, certificates, credentials, enrolment, fleet, polls, topology
+from edgegc.control import bundles, callers, certificates, enrolment, fleet, polls, topology
 from edgegc.model import message
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def add(app: Application) -> None:
     @app.get("/api/v1/config/version")
     async def config_version() -> Response:
         caller = await app.caller()
-        node_id = credentials.node_only(caller)
+        node_id = callers.node_only(caller)
         query = app.query(VersionQuery)
         headers = request.headers
         fleet.ride_along(

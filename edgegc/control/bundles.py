@@ -1,31 +1,18 @@
-"""Bundles for whoever asks: one rendering for many askers, kept in a bounded cache. Knows not how one is made."""
+"""Bundles for the nodes that ask. Knows not how one is made or kept."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from typing import TYPE_CHECKING
 
-import trio
-
-from edgegc.control import rendering
-from edgegc.control.credentials import node_only
+from edgegc.control.callers import node_only
 from edgegc.control.rendering import SignedBundle
 from edgegc.errors import NotFound, Unauthorized
-from edgegc.store import clusters, nodes
 
 if TYPE_CHECKING:
-    import sqlite3
-
     from edgegc.control.control import Control
     from edgegc.model.credential import Caller
 
-__all__ = ["Bundles", "SignedBundle", "node_bundle"]
-
-CACHE_BYTES = 8 * 1024 * 1024
-"""About three thousand bundles of a small cluster; the box has 512 MB for everything."""
-
-COMMON_CLUSTERS = 32
-"""For how many clusters what their bundles share is kept between renderings."""
+__all__ = ["SignedBundle", "node_bundle"]
 
 
 async def node_bundle(control: Control, caller: Caller) -> SignedBundle:
@@ -35,92 +22,4 @@ async def node_bundle(control: Control, caller: Caller) -> SignedBundle:
         raise Unauthorized("the node is gone")
     if control.roll.effective(node_id) == 0:
         raise NotFound("this node has no bundle yet: it must send its public key first")
-    return await control.bundles.get(control, node_id)
-
-
-class Bundles:
-    """The newest bundles, by node id, least recently used out first."""
-
-    def __init__(self, *, capacity_bytes: int = CACHE_BYTES) -> None:
-        self._capacity = capacity_bytes
-        self._bundles: OrderedDict[str, SignedBundle] = OrderedDict()
-        self._bytes = 0
-        self._loading: dict[str, trio.Event] = {}
-        self._common: OrderedDict[str, rendering.Common] = OrderedDict()
-        self.rendered = 0
-        """How many bundles were rendered since the start."""
-
-    @property
-    def size_bytes(self) -> int:
-        """How much the cache holds."""
-        return self._bytes
-
-    async def get(self, control: Control, node_id: str) -> SignedBundle:
-        """Return a node's bundle; whoever asks while it is rendered waits for that. NotFound.
-
-        A cancelled or failed rendering is taken over by one of those who wait.
-        """
-        while True:
-            bundle = self._bundles.get(node_id)
-            # A newer one than the roll knows was read between a commit and its following: it is right soon.
-            if bundle is not None and bundle.version >= control.roll.effective(node_id):
-                self._bundles.move_to_end(node_id)
-                await trio.lowlevel.checkpoint()
-                return bundle
-            loading = self._loading.get(node_id)
-            if loading is None:
-                break
-            await loading.wait()
-        done = self._loading[node_id] = trio.Event()
-        try:
-            bundle = await self._render(control, node_id)
-        finally:
-            del self._loading[node_id]
-            done.set()
-        self._keep(node_id, bundle)
-        return bundle
-
-    def forget(self, node_id: str) -> None:
-        """Drop the bundle of a node that is gone."""
-        bundle = self._bundles.pop(node_id, None)
-        if bundle is not None:
-            self._bytes -= len(bundle.body)
-
-    def forget_cluster(self, cluster_id: str) -> None:
-        """Drop what the bundles of a cluster that is gone shared."""
-        self._common.pop(cluster_id, None)
-
-    async def _render(self, control: Control, node_id: str) -> SignedBundle:
-        entry = control.roll.entry(node_id)
-        known = None if entry is None else self._common.get(entry.cluster_id)
-
-        def job(connection: sqlite3.Connection) -> tuple[SignedBundle | None, str, rendering.Common]:
-            node = nodes.get(connection, node_id)
-            cluster = None if node is None else clusters.get(connection, node.cluster_id)
-            if node is None or cluster is None:
-                raise NotFound("no such node")
-            common = known
-            if common is None or common.wide_version != cluster.wide_version:
-                common = rendering.read_common(connection, control.vault, cluster)
-            bundle = rendering.node_bundle(node, cluster, common, servers=control.servers)
-            return bundle, cluster.id, common
-
-        bundle, cluster_id, common = await control.database.read(job)
-        self._common[cluster_id] = common
-        self._common.move_to_end(cluster_id)
-        while len(self._common) > COMMON_CLUSTERS:
-            self._common.popitem(last=False)
-        if bundle is None:
-            raise NotFound("this node has no bundle yet: it must send its public key first")
-        self.rendered += 1
-        return bundle
-
-    def _keep(self, node_id: str, bundle: SignedBundle) -> None:
-        self.forget(node_id)
-        if len(bundle.body) > self._capacity:
-            return
-        self._bundles[node_id] = bundle
-        self._bytes += len(bundle.body)
-        while self._bytes > self._capacity:
-            _, oldest = self._bundles.popitem(last=False)
-            self._bytes -= len(oldest.body)
+    return await control.bundles.get(node_id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edgegc.control import node_changes
-from edgegc.control.credentials import node_only
+from edgegc.control.callers import node_only
 from edgegc.control.nodes import public_key_of
 from edgegc.control.versions import bump_nodes
 from edgegc.errors import NotFound

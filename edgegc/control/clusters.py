@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import UNSET
 
-from edgegc.control import addresses, signing, topology
-from edgegc.control.credentials import operator_only
+from edgegc.control import addresses, announcements, signing
+from edgegc.control.callers import operator_only
 from edgegc.control.versions import bump
 from edgegc.control.views import cluster_view
 from edgegc.control.write import new_id
@@ -157,7 +157,7 @@ def _change(write: Write, before: Cluster, after: Cluster, *, port_in_use: bool)
     if after.name != before.name:
         _check_name(write.connection, after.tenant_id, after.name)
     if after.lighthouse_public_addresses != before.lighthouse_public_addresses:
-        topology.check_public_addresses(
+        announcements.check_public_addresses(
             write, after.id, after.lighthouse_public_addresses, field="lighthouse_public_addresses"
         )
     if after.provide_lighthouse:

@@ -11,17 +11,18 @@ from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
-from edgegc.control.bundles import Bundles
+from edgegc.control.bundle_cache import Bundles
 from edgegc.control.bus import Bus
-from edgegc.control.credentials import system_caller
-from edgegc.control.fleet import Fleet
+from edgegc.control.callers import system_caller
 from edgegc.control.health import Health
-from edgegc.control.lighthouses import Board, Specs
-from edgegc.control.polls import Polls
+from edgegc.control.held_polls import Polls
+from edgegc.control.lighthouse_board import Board
+from edgegc.control.lighthouse_specs import Specs
+from edgegc.control.presence import Fleet
 from edgegc.control.reconcile import check_master_key, reconcile
 from edgegc.control.roll import Roll
-from edgegc.control.tokens import TokenUses
-from edgegc.control.topology import Topologies
+from edgegc.control.token_uses import TokenUses
+from edgegc.control.topology_cache import Topologies
 from edgegc.control.write import Committed, Write
 from edgegc.model.event import (
     ClusterChanged,
@@ -73,11 +74,11 @@ class Control:
         self.roll = Roll()
         self.bus = Bus()
         self.polls = Polls(self.roll, limit=settings.limits.held_polls)
-        self.fleet = Fleet(self.roll, clock)
-        self.token_uses = TokenUses()
-        self.topologies = Topologies()
-        self.bundles = Bundles()
-        self.specs = Specs()
+        self.fleet = Fleet(database, self.roll, clock=clock)
+        self.token_uses = TokenUses(database)
+        self.topologies = Topologies(database, self.roll)
+        self.bundles = Bundles(database, self.roll, vault=vault, servers=servers)
+        self.specs = Specs(database, vault=vault)
         self.lighthouses = Board()
         self.health = Health()
         self.series = Series(capacity=int(settings.sampler.history_s / settings.sampler.interval_s))

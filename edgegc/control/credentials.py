@@ -1,4 +1,4 @@
-"""Credentials: from a token to a caller, and what a caller may. Tokens are stored only as keyed digests.
+"""Credentials: from a token to a caller. Tokens are stored only as keyed digests.
 
 Knows no HTTP: what a failure looks like from outside is the API's business, and it always looks the same.
 """
@@ -9,18 +9,15 @@ import hmac
 import re
 import secrets
 import uuid
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from edgegc.errors import Forbidden, Invalid, NotFound, Unauthorized, Unavailable
+from edgegc.errors import Unauthorized, Unavailable
 from edgegc.model.credential import Caller
 from edgegc.store import enrolment_keys, nodes
 
 if TYPE_CHECKING:
     from edgegc.control.control import Control
     from edgegc.control.write import Write
-
-Need = Literal["member", "read", "admin"]
-"""What a call needs in a cluster: what any node of it may, reading like an administrator, or administration."""
 
 NODE, KEY, TOKEN = "egn", "egk", "ega"
 
@@ -65,73 +62,6 @@ async def authenticate(control: Control, token: str, *, source: str, request_id:
             return _api_token(control, record_id, digest, source, request_id)
         case _:
             return await _enrolment_key(control, record_id, digest, source, request_id)
-
-
-def socket_caller(request_id: str) -> Caller:
-    """Return the caller behind the admin socket: who can open it is the operator."""
-    return Caller(kind="operator", id="socket", source="socket", request_id=request_id)
-
-
-def system_caller() -> Caller:
-    """Return the caller of what edgegc does by itself."""
-    return Caller(kind="system", id="edgegc", source="local")
-
-
-def operator_only(caller: Caller) -> None:
-    """Raise Forbidden unless the caller is the operator."""
-    if caller.kind not in ("operator", "system"):
-        raise Forbidden("only the operator may do this")
-
-
-def node_only(caller: Caller) -> str:
-    """Return the node id of a node's own call; Forbidden for anybody else."""
-    if caller.node_id is None:
-        raise Forbidden("only a node may do this, with its own token")
-    return caller.node_id
-
-
-def may_read_metrics(caller: Caller) -> bool:
-    """Whether the caller may see ``/metrics``."""
-    return caller.kind == "operator" or "metrics" in caller.scopes
-
-
-def cluster_of(control: Control, caller: Caller, cluster_id: str | None, need: Need = "admin") -> str:
-    """Return the id of the cluster that a call is about, when the caller may do what it ``need``s there.
-
-    Invalid when it must be named and is not, NotFound when the caller may not know of it, Forbidden.
-    """
-    match caller.kind:
-        case "operator" | "system":
-            if cluster_id is None:
-                raise Invalid("cluster_id: missing; name the cluster, as in ?cluster_id=…")
-            if control.roll.cluster(cluster_id) is None:
-                raise NotFound("no such cluster")
-            return cluster_id
-        case "node":
-            if caller.cluster_id is None or cluster_id not in (None, caller.cluster_id):
-                raise NotFound("no such cluster")
-            if need != "member" and caller.role != "admin":
-                raise Forbidden("only a node whose role is admin may do this")
-            return caller.cluster_id
-        case "token":
-            return _cluster_of_token(control, caller, cluster_id, need)
-        case "enrolment_key":
-            raise Forbidden("an enrolment key can only enrol")
-
-
-def require(control: Control, caller: Caller, cluster_id: str | None, need: Need, *, what: str) -> str:
-    """As :func:`cluster_of`, for a record found by its own id: whose cluster the caller may not know of is not there.
-
-    ``cluster_id`` is the record's, None when there is no such record; ``what`` it would be, for the sentence.
-    """
-    if caller.kind == "enrolment_key":
-        raise Forbidden("an enrolment key can only enrol")
-    try:
-        if cluster_id is not None:
-            return cluster_of(control, caller, cluster_id, need)
-    except NotFound:
-        pass
-    raise NotFound(f"no such {what}")
 
 
 async def _node(control: Control, node_id: str, digest: bytes, source: str, request_id: str) -> Caller:
@@ -203,30 +133,3 @@ async def _enrolment_key(
     return Caller(
         kind="enrolment_key", id=key_id, cluster_id=key.cluster_id, source=source, request_id=request_id
     )
-
-
-def _cluster_of_token(control: Control, caller: Caller, cluster_id: str | None, need: Need) -> str:
-    levels = _levels(caller.scopes)
-    if cluster_id is None:
-        if not levels:
-            raise Forbidden("this token is for no cluster")
-        if len(levels) > 1:
-            raise Invalid("cluster_id: missing; this token is for several clusters")
-        (cluster_id,) = levels
-    level = levels.get(cluster_id)
-    if level is None or control.roll.cluster(cluster_id) is None:
-        raise NotFound("no such cluster")
-    if need == "admin" and level != "admin":
-        raise Forbidden("this token may only read")
-    return cluster_id
-
-
-def _levels(scopes: tuple[str, ...]) -> dict[str, str]:
-    """Return what a token may in which cluster: ``read`` or ``admin``, by cluster id."""
-    levels: dict[str, str] = {}
-    for scope in scopes:
-        kind, _, rest = scope.partition(":")
-        cluster_id, _, level = rest.partition(":")
-        if kind == "cluster" and levels.get(cluster_id) != "admin":
-            levels[cluster_id] = level
-    return levels

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from edgegc.control import node_creation
-from edgegc.control.credentials import KEY, NODE, cluster_of, mint, require
+from edgegc.control.credentials import KEY, NODE, mint
 from edgegc.control.nodes import public_key_of
+from edgegc.control.permissions import cluster_of, require
 from edgegc.control.views import key_view, overlay_cidr
 from edgegc.control.write import new_id
 from edgegc.errors import Conflict, Forbidden, NotFound, Unauthorized

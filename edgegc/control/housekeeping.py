@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from edgegc.control import node_changes, signing, wallclock
-from edgegc.control.credentials import system_caller
+from edgegc.control.callers import system_caller
 from edgegc.control.versions import bump_cluster, bump_lighthouse
 from edgegc.errors import Error
 from edgegc.store import audit, authorities, certificates, clusters, nodes
@@ -95,7 +95,7 @@ async def blocklist_replaced(control: Control) -> None:
     """Blocklist certificates that were replaced by lesser ones, once their node runs those, or after the grace."""
     now = control.clock.now()
     # Nodes' reports decide, and they are in memory until they are flushed.
-    await control.fleet.flush(control, last_seen=False)
+    await control.fleet.flush(last_seen=False)
     if await control.database.read(lambda connection: certificates.blocklist_due(connection, now)):
         await control.write(system_caller(), _blocklist)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 
-from edgegc.control.credentials import cluster_of
+from edgegc.control.permissions import cluster_of
 from edgegc.control.views import node_view
 from edgegc.errors import Invalid, NotFound
 from edgegc.model.message import NodePage

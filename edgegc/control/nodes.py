@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import UNSET
 
-from edgegc.control import addresses, allocation, node_changes, node_creation, topology
-from edgegc.control.credentials import NODE, mint, require
-from edgegc.control.credentials import cluster_of as cluster_of_caller
+from edgegc.control import addresses, allocation, announcements, node_changes, node_creation
+from edgegc.control.credentials import NODE, mint
 from edgegc.control.node_lists import list_
+from edgegc.control.permissions import cluster_of as cluster_of_caller
+from edgegc.control.permissions import require
 from edgegc.control.versions import bump_cluster
 from edgegc.control.views import node_view
 from edgegc.control.write import new_id
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from edgegc.control.control import Control
-    from edgegc.control.credentials import Need
+    from edgegc.control.permissions import Need
     from edgegc.control.write import Write
     from edgegc.model.cluster import Cluster
     from edgegc.model.credential import Caller
@@ -150,7 +151,9 @@ async def set_lighthouse(control: Control, caller: Caller, node_id: str, request
             request.public_addresses, IPv4Network(cluster.network_cidr), field="public_addresses"
         )
         if public_addresses != node.public_addresses:
-            topology.check_public_addresses(write, cluster.id, public_addresses, field="public_addresses")
+            announcements.check_public_addresses(
+                write, cluster.id, public_addresses, field="public_addresses"
+            )
         listen_port = node.listen_port
         followed = addresses.port_of(node.public_addresses[0]) if node.public_addresses else None
         if listen_port in (None, followed):
@@ -195,7 +198,9 @@ async def set_routes(control: Control, caller: Caller, node_id: str, request: Ro
 
     def job(write: Write) -> tuple[Node, Cluster]:
         _, cluster = _get(write.connection, node_id)
-        node = topology.set_routes(write, node_id, request.routes, servers=control.servers, limited=False)
+        node = announcements.set_routes(
+            write, node_id, request.routes, servers=control.servers, limited=False
+        )
         return node, cluster
 
     node, cluster = await control.write(caller, job)

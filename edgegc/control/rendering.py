@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from edgegc.control import signing, topology
+from edgegc.control import signing, topology_reading
 from edgegc.model.lighthouse import LighthouseSpec
 from edgegc.model.manifest import Server, signed_text
 from edgegc.model.message import Topology
@@ -66,8 +66,8 @@ def read_common(connection: sqlite3.Connection, vault: Vault, cluster: Cluster) 
     first = int(cluster.provide_lighthouse)
     return Common(
         wide_version=cluster.wide_version,
-        topology=topology.read(connection, cluster),
-        gateways=topology.gateways(connection, cluster.id),
+        topology=topology_reading.read(connection, cluster),
+        gateways=topology_reading.gateways(connection, cluster.id),
         blocklist=certificates.blocklist(connection, cluster.id),
         ca_pem=_ca_pem(connection, cluster.id),
         signers=tuple(signer.public_key for signer in authorities.signers(connection, cluster.id)),
@@ -123,7 +123,7 @@ def lighthouse_spec(connection: sqlite3.Connection, vault: Vault, cluster: Clust
     private = vault.unseal(signing.LIGHTHOUSE_PURPOSE, box, context=cluster.id)
     rendered = config.lighthouse_config(
         cluster=cluster,
-        topology=topology.read(connection, cluster),
+        topology=topology_reading.read(connection, cluster),
         blocklist=certificates.blocklist(connection, cluster.id),
     )
     return LighthouseSpec(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from edgegc.control.credentials import cluster_of
+from edgegc.control.permissions import cluster_of
 from edgegc.errors import NotFound
 from edgegc.model.message import Rollout, RolloutBehind, RolloutCounts, rfc3339
 from edgegc.store import clusters, nodes

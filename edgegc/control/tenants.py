@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import UNSET
 
-from edgegc.control.credentials import operator_only
+from edgegc.control.callers import operator_only
 from edgegc.control.views import tenant_view
 from edgegc.control.write import new_id
 from edgegc.errors import Conflict, NotFound

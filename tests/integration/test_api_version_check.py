@@ -234,9 +234,9 @@ async def test_past_the_limit_polls_are_not_held_and_the_client_is_told_when_to_
 
 
 async def test_who_wakes_with_many_others_is_told_to_spread(box: Box, cluster: dict[str, Any]) -> None:
-    from edgegc.control import polls
+    from edgegc.control import held_polls
 
-    count = polls.SPREAD_FROM + 2
+    count = held_polls.SPREAD_FROM + 2
     nodes = [await box.enrolled(cluster["id"], f"pi-{number}") for number in range(count)]
     clients = []
     for node in nodes:

@@ -9,9 +9,9 @@ import pytest
 
 from edgegc.control import (
     bundles,
+    callers,
     certificates,
     clusters,
-    credentials,
     enrolment,
     lighthouses,
     nodes,
@@ -266,4 +266,4 @@ async def test_every_refusal_is_an_error_of_ours() -> None:
 
 
 def test_socket_callers_are_the_operator() -> None:
-    credentials.operator_only(credentials.socket_caller("r"))
+    callers.operator_only(callers.socket_caller("r"))

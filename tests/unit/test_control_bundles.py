@@ -9,7 +9,7 @@ import trio
 import trio.testing
 
 from edgegc.control import bundles, nodes
-from edgegc.control.bundles import Bundles
+from edgegc.control.bundle_cache import Bundles
 from edgegc.control.control import open_control
 from edgegc.errors import Forbidden, NotFound
 from edgegc.settings import Settings
@@ -113,7 +113,10 @@ async def test_a_node_without_a_key_has_no_bundle_and_others_none_at_all() -> No
 
 async def test_the_cache_stays_within_its_bound_and_forgets_deleted_nodes() -> None:
     async with control_plane() as plane:
-        plane.control.bundles = Bundles(capacity_bytes=8_000)
+        control = plane.control
+        control.bundles = Bundles(
+            control.database, control.roll, vault=control.vault, servers=control.servers, capacity_bytes=8_000
+        )
         made = [await plane.add_node(f"n{number}") for number in range(12)]
         for node in made:
             await bundles.node_bundle(plane.control, await plane.caller(node.node_token))

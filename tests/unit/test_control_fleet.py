@@ -137,7 +137,7 @@ async def test_a_restart_knows_what_was_stored() -> None:
         plane.cluster_id = (await plane.add_cluster()).id
         node = await heard(plane)
         ride(plane, node.id, str(node.version), "ok", "1.9.3")
-        await plane.control.fleet.flush(plane.control, last_seen=True)
+        await plane.control.fleet.flush(last_seen=True)
         control = await open_control(
             database, clock=plane.clock, settings=Settings(), vault=Vault(MASTER), servers=()
         )
@@ -155,7 +155,7 @@ async def test_a_deleted_node_leaves_nothing_in_memory() -> None:
         plane.control.fleet.seen(node.id)
         plane.control.fleet.hold(node.id)
         plane.control.fleet.release(node.id)
-        await plane.control.fleet.flush(plane.control, last_seen=True)
+        await plane.control.fleet.flush(last_seen=True)
         assert plane.control.fleet.presence(node.id).last_seen_at is None
 
 

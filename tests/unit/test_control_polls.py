@@ -6,8 +6,8 @@ import pytest
 import trio
 import trio.testing
 
-from edgegc.control import nodes, polls
-from edgegc.control.polls import Answer
+from edgegc.control import held_polls, nodes, polls
+from edgegc.control.held_polls import Answer
 from edgegc.errors import Unauthorized
 from edgegc.settings import Limits
 from tests.control_plane import OPERATOR, Plane, control_plane
@@ -142,7 +142,7 @@ async def test_where_no_more_can_be_held_the_answer_is_an_interval() -> None:
         first, second = await plane.add_node("a"), await plane.add_node("b")
         await hold(nursery, plane, first.id)
         answer = await polls.wait(plane.control, second.id, current=second.version, wait_s=60)
-        assert answer == Answer(version=second.version, interval_s=polls.INTERVAL_S)
+        assert answer == Answer(version=second.version, interval_s=held_polls.INTERVAL_S)
         nursery.cancel_scope.cancel()
 
 
@@ -151,7 +151,7 @@ async def test_where_memory_is_short_nothing_is_held() -> None:
         node = await plane.add_node("a")
         plane.control.polls.memory_short = True
         answer = await polls.wait(plane.control, node.id, current=node.version, wait_s=60)
-    assert answer.interval_s == polls.INTERVAL_S
+    assert answer.interval_s == held_polls.INTERVAL_S
 
 
 async def test_a_cancelled_poll_leaves_nothing_behind() -> None:

@@ -32,7 +32,7 @@ async def everyday(plane: Plane) -> None:
     await certificates.issue(control, caller, message.CertificateRequest(public_key=new_public_key()))
     await nodes.rotate_token(control, OPERATOR, node.id)
     fleet.ride_along(control, enrolled.node_id, applied="1", state="ok", nebula=None)
-    await control.fleet.flush(control, last_seen=True)
+    await control.fleet.flush(last_seen=True)
     plane.clock.at += 700
     await housekeeping.blocklist_replaced(control)
     plane.clock.at += 15_552_000 * 3 // 4

@@ -88,7 +88,7 @@ async def test_nothing_that_one_node_asks_for_reads_a_whole_table() -> None:
             await topology.own_routes(control, node)
             await bundles.node_bundle(control, node)
             fleet.report(control, node, message.Report(applied_version=1, state="ok"))
-            await control.fleet.flush(control, last_seen=True)
+            await control.fleet.flush(last_seen=True)
         await no_scans(plane, statements)
 
 
