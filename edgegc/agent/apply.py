@@ -234,7 +234,8 @@ class Applier:
             version = await self._disk(partial(self._versions.load, number))
             prepared = await self._disk(partial(self._versions.prepare, version, self._cluster))
             await self._disk(partial(self._versions.switch, number))
-            self._reach.aim(render.lighthouses(version.config), self._cluster.tun_device)
+            others = render.lighthouses(version.config)
+            self._reach.aim(others, self._cluster.tun_device)
             applied = await self._nebula.apply(
                 Wanted(
                     config=prepared.config,
@@ -249,8 +250,8 @@ class Applier:
             return Seen(refused=error.message)
         self._holds = True
         self._say_trouble(None)
-        if not must_reach:
-            return Seen()
+        if not must_reach or (not others and render.is_lighthouse(version.config)):
+            return Seen()  # the only lighthouse there is has nobody to ask
         # Answers that the version before got prove nothing for this one.
         self._reach.forget()
         reached = await self._reach.within(AFTER_S)

@@ -55,11 +55,19 @@ def blocklist(config: Mapping[str, object]) -> frozenset[str]:
 def lighthouses(config: Mapping[str, object]) -> tuple[str, ...]:
     """Return the overlay addresses of the lighthouses that can be pinged with a configuration.
 
-    A lighthouse has none; without a tunnel device nothing of ours reaches the overlay.
+    A lighthouse asks no other one, but its ``static_host_map`` says where they are. Without a tunnel device nothing of
+    ours reaches the overlay.
     """
     if _section(config, "tun").get("disabled") is True:
         return ()
+    if is_lighthouse(config):
+        return tuple(str(address) for address in _section(config, "static_host_map"))
     return _strings(_section(config, "lighthouse").get("hosts"))
+
+
+def is_lighthouse(config: Mapping[str, object]) -> bool:
+    """Whether a node is a lighthouse itself: it may well be the only one."""
+    return _section(config, "lighthouse").get("am_lighthouse") is True
 
 
 def listen_port(config: Mapping[str, object]) -> int:

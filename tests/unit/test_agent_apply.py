@@ -158,6 +158,33 @@ async def test_a_version_that_loses_every_lighthouse_is_taken_back(
     assert (node.versions.current(), node.memory.state.applied) == (7, 7)
 
 
+LIGHTHOUSE: dict[str, Any] = {"am_lighthouse": True, "interval": 10, "hosts": []}
+
+
+async def test_a_node_that_becomes_a_lighthouse_proves_that_by_the_other_ones(
+    node: Node, autojump_clock: MockClock
+) -> None:
+    node.lighthouse.reached_by = {7, 8}
+    async with node.running():
+        await node.receive(7)
+        await node.applied(7)
+        await node.receive(8, lighthouse=LIGHTHOUSE)
+        await node.applied(8)
+        await node.receive(9, lighthouse=LIGHTHOUSE)
+        assert (await node.failed(9)).reason == NO_LIGHTHOUSE
+
+
+async def test_a_node_that_becomes_the_only_lighthouse_has_nobody_to_ask(
+    node: Node, autojump_clock: MockClock
+) -> None:
+    node.lighthouse.reached_by = {7}
+    async with node.running():
+        await node.receive(7)
+        await node.applied(7)
+        await node.receive(8, lighthouse=LIGHTHOUSE, static_host_map={})
+        await node.applied(8)
+
+
 async def test_where_no_lighthouse_answered_before_none_is_asked_for_after(
     node: Node, autojump_clock: MockClock
 ) -> None:

@@ -155,6 +155,14 @@ def test_what_is_not_there_or_not_understood_is_named(versions: Versions) -> Non
         ({"lighthouse": {"hosts": ["10.42.0.1", "10.42.0.9"]}}, ("10.42.0.1", "10.42.0.9")),
         ({"lighthouse": {"hosts": ["10.42.0.1"]}, "tun": {"disabled": True}}, ()),
         ({"lighthouse": {"hosts": None}}, ()),
+        (
+            {
+                "lighthouse": {"am_lighthouse": True, "hosts": []},
+                "static_host_map": {"10.42.0.1": ["203.0.113.9:4242"]},
+            },
+            ("10.42.0.1",),
+        ),
+        ({"lighthouse": {"am_lighthouse": True, "hosts": []}, "static_host_map": {}}, ()),
         ({}, ()),
     ],
 )
