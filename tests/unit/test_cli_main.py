@@ -187,3 +187,10 @@ def test_the_environment_fills_what_the_command_line_leaves_out(monkeypatch: pyt
 def test_a_malformed_pin_is_a_usage_error() -> None:
     with pytest.raises(click.UsageError, match="64 hexadecimal digits"):
         assert invoke("show", "--pin", "12").pin
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_process_that_was_started_without_standard_files_works(closed: str) -> None:
+    command = f'exec "$0" -m edgegc version {closed}'
+    done = subprocess.run(["sh", "-c", command, sys.executable], capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
