@@ -19,8 +19,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from edgegc import client as client_module
 from edgegc import errors
+from edgegc import transport as transport_module
 from edgegc.client import Client, PinMismatch, Unreachable, Untrusted
 from edgegc.connection import connect, parse_target, spki_pin
 from edgegc.model import message
@@ -245,7 +245,7 @@ async def test_a_silent_server_is_given_up_in_time() -> None:
 
 
 async def test_a_trickling_body_is_given_up_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "SLOWEST_BODY_BYTES_PER_S", 1e9)
+    monkeypatch.setattr(transport_module, "SLOWEST_BODY_BYTES_PER_S", 1e9)
 
     async def answer(request: h11.Request, body: bytes, stream: trio.abc.Stream) -> bytes:
         await stream.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
@@ -357,7 +357,7 @@ async def test_concurrent_requests_open_connections_of_their_own_and_few_are_kep
             for _ in range(8):
                 nursery.start_soon(client.poll)
         assert carried == [1] * 8
-        assert len(client._idle) == client_module.IDLE_CONNECTIONS
+        assert len(client._idle) == transport_module.IDLE_CONNECTIONS
 
 
 @pytest.mark.parametrize(
