@@ -136,20 +136,27 @@ class Fleet:
     def reported(
         self, node_id: str, *, applied_version: int, state: ReportedState, error: str | None
     ) -> None:
-        """Note what a node says it runs, and how it is. More than its effective version is ignored and logged."""
+        """Note what a node says it runs, and how it is. More than its effective version is ignored and logged.
+
+        That it failed is noted even then: after an older database was put back, nodes refuse all that it offers, and
+        must not be shown as if they were well.
+        """
         presence = self._known(node_id)
         effective = self._roll.effective(node_id)
+        applied: int | None = applied_version
         if applied_version > effective:
             logger.warning(
                 "a node reports a version that was never given to it: ignored",
                 extra={"node_id": node_id, "version": applied_version, "reason": f"newest is {effective}"},
             )
-            return
+            if state != "failed":
+                return
+            applied = presence.applied_version
         if state != "failed":
             error = None
         now = (presence.applied_version, presence.reported_state, presence.error)
-        if now != (applied_version, state, error):
-            presence.applied_version, presence.reported_state = applied_version, state
+        if now != (applied, state, error):
+            presence.applied_version, presence.reported_state = applied, state
             presence.error = error
             self._changed.add(node_id)
 

@@ -68,6 +68,22 @@ async def test_a_failure_is_shown_with_its_reason_until_another_state_comes() ->
         assert (await plane.node(node.id)).error is None
 
 
+async def test_a_node_that_is_ahead_of_a_database_put_back_is_shown_as_failed_with_its_reason() -> None:
+    async with control_plane() as plane:
+        node = await heard(plane)
+        caller = await plane.caller(node.node_token)
+        ride(plane, node.id, str(node.version), "ok")
+        sentence = "the control plane is at version 2, but this node has accepted version 9 before"
+        ahead = node.version + 7
+        fleet.report(
+            plane.control, caller, message.Report(applied_version=ahead, state="failed", error=sentence)
+        )
+        seen = await plane.node(node.id)
+        assert (seen.state, seen.error, seen.applied_version) == ("failed", sentence, node.version)
+        ride(plane, node.id, str(ahead), "failed")
+        assert (await plane.node(node.id)).error == sentence
+
+
 async def test_more_than_was_given_is_ignored() -> None:
     async with control_plane() as plane:
         node = await heard(plane)
