@@ -20,7 +20,7 @@ from pathlib import Path
 MARKER = ".edgegc-complete"
 SYSTEM_ROOT = Path("/var/lib/edgegc/.shiv")
 """For root with a home that can't be written, as under systemd's ProtectHome or on a read-only image."""
-NEEDED_MIB = 80
+NEEDED_MIB = 50
 """About what a tree takes; only said, not checked: the file system knows best."""
 
 _held: list[int] = []
