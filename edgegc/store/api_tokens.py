@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from edgegc.model.credential import ApiToken
 from edgegc.model.event import TokenChanged
-from edgegc.store.columns import from_text, to_text
+from edgegc.store.columns import from_text, named, to_text
 
 if TYPE_CHECKING:
     import sqlite3
@@ -18,16 +20,8 @@ _COLUMNS = "id, label, scopes, expires_at, last_used_at, created_at"
 def insert(connection: sqlite3.Connection, token: ApiToken, *, digest: bytes) -> None:
     """Add a token."""
     connection.execute(
-        f"INSERT INTO api_tokens ({_COLUMNS}, digest) VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (
-            token.id,
-            token.label,
-            to_text(token.scopes),
-            token.expires_at,
-            token.last_used_at,
-            token.created_at,
-            digest,
-        ),
+        f"INSERT INTO api_tokens ({_COLUMNS}, digest) VALUES ({named(_COLUMNS)}, :digest)",
+        msgspec.structs.asdict(token) | {"scopes": to_text(token.scopes), "digest": digest},
     )
 
 

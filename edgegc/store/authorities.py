@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from edgegc.model.cluster import Authority, Signer
+from edgegc.store.columns import named
 
 if TYPE_CHECKING:
     import sqlite3
@@ -19,25 +22,16 @@ _SIGNER = "id, cluster_id, public_key, phase, created_at"
 def insert_authority(connection: sqlite3.Connection, authority: Authority, *, private_key: bytes) -> None:
     """Add an authority with its sealed private key."""
     connection.execute(
-        f"INSERT INTO authorities ({_AUTHORITY}, private_key) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            authority.id,
-            authority.cluster_id,
-            authority.fingerprint,
-            authority.certificate_pem,
-            authority.phase,
-            authority.not_after,
-            authority.created_at,
-            private_key,
-        ),
+        f"INSERT INTO authorities ({_AUTHORITY}, private_key) VALUES ({named(_AUTHORITY)}, :private_key)",
+        msgspec.structs.asdict(authority) | {"private_key": private_key},
     )
 
 
 def insert_signer(connection: sqlite3.Connection, signer: Signer, *, private_key: bytes) -> None:
     """Add a bundle signer with its sealed private key."""
     connection.execute(
-        f"INSERT INTO signers ({_SIGNER}, private_key) VALUES (?, ?, ?, ?, ?, ?)",
-        (signer.id, signer.cluster_id, signer.public_key, signer.phase, signer.created_at, private_key),
+        f"INSERT INTO signers ({_SIGNER}, private_key) VALUES ({named(_SIGNER)}, :private_key)",
+        msgspec.structs.asdict(signer) | {"private_key": private_key},
     )
 
 

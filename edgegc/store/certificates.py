@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from edgegc.model.node import Certificate
-from edgegc.store.columns import dotted, to_number
+from edgegc.store.columns import dotted, named, to_number
 
 if TYPE_CHECKING:
     import sqlite3
@@ -19,24 +21,8 @@ COLUMNS = (
 def insert(connection: sqlite3.Connection, certificate: Certificate) -> None:
     """Add a certificate."""
     connection.execute(
-        f"INSERT INTO certificates ({COLUMNS}) VALUES ({', '.join('?' * 15)})",
-        (
-            certificate.id,
-            certificate.cluster_id,
-            certificate.node_id,
-            certificate.authority_id,
-            certificate.fingerprint,
-            certificate.public_key,
-            to_number(certificate.overlay_ip),
-            certificate.pem,
-            certificate.state,
-            certificate.issued_at,
-            certificate.not_before,
-            certificate.not_after,
-            certificate.renew_at,
-            certificate.blocklist_at,
-            certificate.superseded_in,
-        ),
+        f"INSERT INTO certificates ({COLUMNS}) VALUES ({named(COLUMNS)})",
+        msgspec.structs.asdict(certificate) | {"overlay_ip": to_number(certificate.overlay_ip)},
     )
 
 

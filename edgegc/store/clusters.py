@@ -11,7 +11,7 @@ import msgspec
 
 from edgegc.model.cluster import Cluster
 from edgegc.model.policy import Policy
-from edgegc.store.columns import from_text, to_text
+from edgegc.store.columns import assigned, from_text, named, to_text
 
 if TYPE_CHECKING:
     import sqlite3
@@ -21,6 +21,10 @@ _COLUMNS = (
     " lighthouse_public_addresses, allowed_routes, certificate_lifetime_s, supersede_grace_s, policy,"
     " version, wide_version, lighthouse_version, node_count, created_at, updated_at"
 )
+_SETTINGS = (
+    "name, provide_lighthouse, provide_relay, lighthouse_port, lighthouse_public_addresses, allowed_routes,"
+    " certificate_lifetime_s, supersede_grace_s, updated_at"
+)
 _encode_policy = msgspec.json.Encoder().encode
 _decode_policy = msgspec.json.Decoder(Policy).decode
 
@@ -28,30 +32,9 @@ _decode_policy = msgspec.json.Decoder(Policy).decode
 def insert(connection: sqlite3.Connection, cluster: Cluster, *, address_cursor: int) -> None:
     """Add a cluster; ``address_cursor`` is the offset in its network after which nodes' addresses begin."""
     connection.execute(
-        f"INSERT INTO clusters ({_COLUMNS}, wide_version_at, address_cursor) VALUES ({', '.join('?' * 21)})",
-        (
-            cluster.id,
-            cluster.tenant_id,
-            cluster.name,
-            cluster.network_cidr,
-            cluster.mode,
-            cluster.provide_lighthouse,
-            cluster.provide_relay,
-            cluster.lighthouse_port,
-            to_text(cluster.lighthouse_public_addresses),
-            to_text(cluster.allowed_routes),
-            cluster.certificate_lifetime_s,
-            cluster.supersede_grace_s,
-            _encode_policy(cluster.policy).decode(),
-            cluster.version,
-            cluster.wide_version,
-            cluster.lighthouse_version,
-            cluster.node_count,
-            cluster.created_at,
-            cluster.updated_at,
-            cluster.created_at,
-            address_cursor,
-        ),
+        f"INSERT INTO clusters ({_COLUMNS}, wide_version_at, address_cursor)"
+        f" VALUES ({named(_COLUMNS)}, :created_at, :address_cursor)",
+        _row(cluster) | {"address_cursor": address_cursor},
     )
 
 
@@ -91,23 +74,7 @@ def lighthouse_on_port(connection: sqlite3.Connection, port: int) -> tuple[str, 
 
 def update_settings(connection: sqlite3.Connection, cluster: Cluster) -> None:
     """Write everything of a cluster that a PATCH can change."""
-    connection.execute(
-        "UPDATE clusters SET name = ?, provide_lighthouse = ?, provide_relay = ?, lighthouse_port = ?,"
-        " lighthouse_public_addresses = ?, allowed_routes = ?, certificate_lifetime_s = ?,"
-        " supersede_grace_s = ?, updated_at = ? WHERE id = ?",
-        (
-            cluster.name,
-            cluster.provide_lighthouse,
-            cluster.provide_relay,
-            cluster.lighthouse_port,
-            to_text(cluster.lighthouse_public_addresses),
-            to_text(cluster.allowed_routes),
-            cluster.certificate_lifetime_s,
-            cluster.supersede_grace_s,
-            cluster.updated_at,
-            cluster.id,
-        ),
-    )
+    connection.execute(f"UPDATE clusters SET {assigned(_SETTINGS)} WHERE id = :id", _row(cluster))
 
 
 def next_version(connection: sqlite3.Connection, cluster_id: str) -> int:
@@ -187,6 +154,15 @@ def set_lighthouse_key(connection: sqlite3.Connection, cluster_id: str, box: byt
 def _raised(cursor: sqlite3.Cursor) -> int:
     (version,) = cursor.fetchone()
     return int(version)
+
+
+def _row(cluster: Cluster) -> dict[str, Any]:
+    """Return a cluster's columns by name; :func:`_cluster` is the inverse."""
+    return msgspec.structs.asdict(cluster) | {
+        "lighthouse_public_addresses": to_text(cluster.lighthouse_public_addresses),
+        "allowed_routes": to_text(cluster.allowed_routes),
+        "policy": _encode_policy(cluster.policy).decode(),
+    }
 
 
 def _cluster(row: tuple[Any, ...]) -> Cluster:

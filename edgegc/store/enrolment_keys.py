@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from edgegc.model.credential import EnrolmentKey
-from edgegc.store.columns import from_text, to_text
+from edgegc.store.columns import from_text, named, to_text
 
 if TYPE_CHECKING:
     import sqlite3
@@ -16,19 +18,8 @@ _COLUMNS = "id, cluster_id, label, uses, used, groups, expires_at, revoked_at, c
 def insert(connection: sqlite3.Connection, key: EnrolmentKey, *, digest: bytes) -> None:
     """Add a key."""
     connection.execute(
-        f"INSERT INTO enrolment_keys ({_COLUMNS}, digest) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            key.id,
-            key.cluster_id,
-            key.label,
-            key.uses,
-            key.used,
-            to_text(key.groups),
-            key.expires_at,
-            key.revoked_at,
-            key.created_at,
-            digest,
-        ),
+        f"INSERT INTO enrolment_keys ({_COLUMNS}, digest) VALUES ({named(_COLUMNS)}, :digest)",
+        msgspec.structs.asdict(key) | {"groups": to_text(key.groups), "digest": digest},
     )
 
 

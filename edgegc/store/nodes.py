@@ -12,7 +12,7 @@ import msgspec
 from edgegc.model.event import NodeChanged
 from edgegc.model.node import Node, ReportedState, in_order
 from edgegc.store import certificates
-from edgegc.store.columns import from_number, from_text, to_number, to_text
+from edgegc.store.columns import assigned, from_number, from_text, named, to_number, to_text
 
 if TYPE_CHECKING:
     import sqlite3
@@ -24,6 +24,9 @@ _OWN = (
     " error, nebula_version, created_at, updated_at"
 )
 _OWN_COUNT = _OWN.count(",") + 1
+_CHANGEABLE = (
+    "name, role, overlay_ip, mtu, groups, listen_port, is_lighthouse, is_relay, public_addresses, updated_at"
+)
 _SELECT = (
     f"SELECT {', '.join('n.' + name for name in _OWN.split(', '))},"
     " (SELECT json_group_array(cidr) FROM routes WHERE node_id = n.id),"
@@ -50,32 +53,8 @@ class SelfReport(msgspec.Struct, frozen=True, kw_only=True):
 def insert(connection: sqlite3.Connection, node: Node, *, token_digest: bytes) -> None:
     """Add a node, without routes and certificate, and count it."""
     connection.execute(
-        f"INSERT INTO nodes ({_OWN}, token_digest) VALUES ({', '.join('?' * (_OWN_COUNT + 1))})",
-        (
-            node.id,
-            node.cluster_id,
-            node.name,
-            node.role,
-            to_number(node.overlay_ip),
-            node.mtu,
-            to_text(node.groups),
-            node.listen_port,
-            node.is_lighthouse,
-            node.is_relay,
-            to_text(node.public_addresses),
-            node.own_version,
-            node.enrolment_key_id,
-            node.enrolled_at,
-            node.token_used_at,
-            node.last_seen_at,
-            node.applied_version,
-            node.reported_state,
-            node.error,
-            node.nebula_version,
-            node.created_at,
-            node.updated_at,
-            token_digest,
-        ),
+        f"INSERT INTO nodes ({_OWN}, token_digest) VALUES ({named(_OWN)}, :token_digest)",
+        _row(node) | {"token_digest": token_digest},
     )
     connection.execute("UPDATE clusters SET node_count = node_count + 1 WHERE id = ?", (node.cluster_id,))
 
@@ -142,23 +121,7 @@ def first_free_address(
 
 def update(connection: sqlite3.Connection, node: Node) -> None:
     """Write everything of a node that its administrators can change."""
-    connection.execute(
-        "UPDATE nodes SET name = ?, role = ?, overlay_ip = ?, mtu = ?, groups = ?, listen_port = ?, is_lighthouse = ?,"
-        " is_relay = ?, public_addresses = ?, updated_at = ? WHERE id = ?",
-        (
-            node.name,
-            node.role,
-            to_number(node.overlay_ip),
-            node.mtu,
-            to_text(node.groups),
-            node.listen_port,
-            node.is_lighthouse,
-            node.is_relay,
-            to_text(node.public_addresses),
-            node.updated_at,
-            node.id,
-        ),
-    )
+    connection.execute(f"UPDATE nodes SET {assigned(_CHANGEABLE)} WHERE id = :id", _row(node))
 
 
 def set_own_version(connection: sqlite3.Connection, node_id: str, version: int, *, at: int) -> None:
@@ -263,6 +226,15 @@ def versions(connection: sqlite3.Connection, cluster_id: str) -> list[tuple[str,
         "SELECT id, name, own_version, own_version_at FROM nodes WHERE cluster_id = ? ORDER BY name",
         (cluster_id,),
     ).fetchall()
+
+
+def _row(node: Node) -> dict[str, Any]:
+    """Return a node's own columns by name; what else of it is there stands in other tables."""
+    return msgspec.structs.asdict(node) | {
+        "overlay_ip": to_number(node.overlay_ip),
+        "groups": to_text(node.groups),
+        "public_addresses": to_text(node.public_addresses),
+    }
 
 
 def _node(row: tuple[Any, ...]) -> Node:
