@@ -118,7 +118,9 @@ def status(common: Common) -> None:
 @agent.command("set-server", example="edgegc agent set-server home https://198.51.100.7:8443 --pin 3f1c…")
 @click.argument("cluster")
 @click.argument("url")
-@click.option("--pin", metavar="SHA256", help="The server's public key.")
+@click.option(
+    "--pin", metavar="SHA256", help="The server's public key; '' for none. [default: the one known so far]"
+)
 @config_dir_option
 @local_options
 @click.pass_obj
@@ -134,12 +136,16 @@ def set_server(common: Common, cluster: str, url: str, pin: str | None) -> None:
     from edgegc.connection import parse_target
     from edgegc.model.manifest import Server
 
-    server = Server(url=url.rstrip("/"), pin=pin.lower() if pin else None)
-    parse_target(server.url, pin=server.pin)
+    parse_target(url.rstrip("/"), pin=pin or None)
 
     def change(all_: settings.Settings) -> settings.Settings:
         own = all_.named(cluster)
+        known = {each.pin for each in own.servers if each.pin is not None}
+        chosen = pin
+        if pin is None and len(known) == 1 and url.startswith("https:"):
+            (chosen,) = known  # a box that moved took its key along; forgetting it would trust strangers more
+        server = Server(url=url.rstrip("/"), pin=chosen.lower() if chosen else None)
         return all_.with_cluster(msgspec.structs.replace(own, servers=(server,), fallback=None))
 
     settings.edit(_directory(), change)
-    note(common, f"{cluster} is asked for at {server.url} from now on")
+    note(common, f"{cluster} is asked for at {url.rstrip('/')} from now on")

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from edgegc.agent import settings
+from edgegc.model.manifest import Server
 from tests.fakes import ControlPlane
 
 ROOT = Path(__file__).parents[2]
@@ -117,6 +118,15 @@ def test_set_server_replaces_the_servers_of_one_cluster(tmp_path: Path) -> None:
     assert done.returncode == 0
     (server,) = settings.load(tmp_path).clusters[0].servers
     assert (server.url, server.pin) == ("https://203.0.113.7:8443", pin.lower())
+
+
+def test_a_server_that_moved_keeps_its_pin_unless_told_otherwise(tmp_path: Path) -> None:
+    settings.edit(tmp_path, lambda all_: all_.with_cluster(ControlPlane().membership()))
+    pin = "ab" * 32
+    for given, kept in ((("--pin", pin), pin), ((), pin), (("--pin", ""), None), ((), None)):
+        done = edgegc("agent", "set-server", "home", "https://203.0.113.8", *given, "--config-dir", tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert settings.load(tmp_path).named("home").servers == (Server(url="https://203.0.113.8", pin=kept),)
 
 
 @pytest.mark.parametrize(
