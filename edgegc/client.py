@@ -175,6 +175,23 @@ class Client(Transport):
             message.NodeView, "PUT", f"/api/v1/nodes/{_segment(node_id)}/routes", body=routes
         )
 
+    async def set_node_lighthouse(self, node_id: str, lighthouse: message.LighthouseSet) -> message.NodeView:
+        """Make a node a lighthouse."""
+        path = f"/api/v1/nodes/{_segment(node_id)}/lighthouse"
+        return await self.call(message.NodeView, "PUT", path, body=lighthouse)
+
+    async def unset_node_lighthouse(self, node_id: str) -> None:
+        """Make a lighthouse a plain node again."""
+        await self.request("DELETE", f"/api/v1/nodes/{_segment(node_id)}/lighthouse")
+
+    async def set_node_relay(self, node_id: str) -> message.NodeView:
+        """Let a node relay for others."""
+        return await self.call(message.NodeView, "PUT", f"/api/v1/nodes/{_segment(node_id)}/relay")
+
+    async def unset_node_relay(self, node_id: str) -> None:
+        """Stop a node from relaying."""
+        await self.request("DELETE", f"/api/v1/nodes/{_segment(node_id)}/relay")
+
     async def create_enrolment_key(
         self, key: message.EnrolmentKeyCreate, *, cluster_id: str | None = None
     ) -> message.EnrolmentKeyView:
@@ -235,9 +252,29 @@ class Client(Transport):
             message.ClusterView, "PATCH", f"/api/v1/clusters/{_segment(cluster_id)}", body=change
         )
 
+    async def create_api_token(self, token: message.ApiTokenCreate) -> message.ApiTokenView:
+        """Make an API token; the answer alone shows it."""
+        return await self.call(message.ApiTokenView, "POST", "/api/v1/api-tokens", body=token)
+
+    async def api_tokens(self) -> message.ApiTokenList:
+        """Return all API tokens."""
+        return await self.call(message.ApiTokenList, "GET", "/api/v1/api-tokens")
+
+    async def revoke_api_token(self, token_id: str) -> None:
+        """Revoke an API token; it stops at once."""
+        await self.request("DELETE", f"/api/v1/api-tokens/{_segment(token_id)}")
+
     async def lighthouses(self) -> message.LighthouseList:
         """Return the box's own lighthouses."""
         return await self.call(message.LighthouseList, "GET", "/api/v1/lighthouses")
+
+    async def restart_lighthouse(self, cluster_id: str) -> None:
+        """Ask for a restart of a cluster's lighthouse."""
+        await self.request("POST", f"/api/v1/lighthouses/{_segment(cluster_id)}/restart")
+
+    async def stop_lighthouse(self, cluster_id: str) -> None:
+        """Ask to end a cluster's lighthouse until the daemon starts again."""
+        await self.request("POST", f"/api/v1/lighthouses/{_segment(cluster_id)}/stop")
 
     async def resources(
         self, *, window_s: float | None = None, step_s: float | None = None

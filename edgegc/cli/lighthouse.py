@@ -10,6 +10,8 @@ from edgegc.cli.failure import Exit, Failure
 from edgegc.cli.options import Common, Group, remote_options
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from edgegc.client import Client
 
 FOLLOW_EVERY_S = 1.0
@@ -81,7 +83,7 @@ def restart(common: Common, cluster: str | None, all_: bool) -> None:
     """Restart the lighthouse of a cluster. Open tunnels between nodes stay."""
     from edgegc.cli.output import note
 
-    _tell(common, cluster, all_, "restart")
+    _tell(common, cluster, all_, lambda client, cluster_id: client.restart_lighthouse(cluster_id))
     note(common, "it restarts; 'edgegc lighthouse list' shows how it goes")
 
 
@@ -99,7 +101,7 @@ def stop(common: Common, cluster: str | None, all_: bool) -> None:
     from edgegc.connection import Unreachable
 
     try:
-        _tell(common, cluster, all_, "stop")
+        _tell(common, cluster, all_, lambda client, cluster_id: client.stop_lighthouse(cluster_id))
     except (Failure, Unreachable) as error:
         nobody_serves = isinstance(error, Unreachable) or error.exit_code is Exit.UNREACHABLE
         if common.url is not None or not nobody_serves:
@@ -193,7 +195,9 @@ def _stop_without_daemon(common: Common, wanted: str | None, all_: bool, why: st
         )
 
 
-def _tell(common: Common, cluster: str | None, all_: bool, what: str) -> None:
+def _tell(
+    common: Common, cluster: str | None, all_: bool, wish: Callable[[Client, str], Awaitable[None]]
+) -> None:
     from edgegc.cli.remote import ask, find_cluster
 
     if all_ and (cluster or common.cluster):
@@ -205,6 +209,6 @@ def _tell(common: Common, cluster: str | None, all_: bool, what: str) -> None:
         else:
             ids = [await find_cluster(client, cluster or common.cluster)]
         for cluster_id in ids:
-            await client.request("POST", f"/api/v1/lighthouses/{cluster_id}/{what}")
+            await wish(client, cluster_id)
 
     ask(common, question)

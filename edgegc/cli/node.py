@@ -11,7 +11,7 @@ from msgspec import UNSET
 from edgegc.cli.options import Common, Group, cluster_options, integer_or, list_option, name_argument
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from edgegc.client import Client
     from edgegc.model import message
@@ -221,7 +221,8 @@ def set_lighthouse(common: Common, node: str, public_addresses: tuple[str, ...])
     """Make a node a lighthouse; it listens on the first address's port."""
     from edgegc.model import message
 
-    _mark(common, node, "PUT", "lighthouse", message.LighthouseSet(public_addresses=public_addresses))
+    body = message.LighthouseSet(public_addresses=public_addresses)
+    _mark(common, node, lambda client, node_id: client.set_node_lighthouse(node_id, body))
 
 
 @node.command("unset-lighthouse", example="edgegc node unset-lighthouse gate")
@@ -230,7 +231,7 @@ def set_lighthouse(common: Common, node: str, public_addresses: tuple[str, ...])
 @click.pass_obj
 def unset_lighthouse(common: Common, node: str) -> None:
     """Make a lighthouse a plain node again."""
-    _mark(common, node, "DELETE", "lighthouse")
+    _mark(common, node, lambda client, node_id: client.unset_node_lighthouse(node_id))
 
 
 @node.command("set-relay", example="edgegc node set-relay gate")
@@ -239,7 +240,7 @@ def unset_lighthouse(common: Common, node: str) -> None:
 @click.pass_obj
 def set_relay(common: Common, node: str) -> None:
     """Let a node relay for others that can't reach each other."""
-    _mark(common, node, "PUT", "relay")
+    _mark(common, node, lambda client, node_id: client.set_node_relay(node_id))
 
 
 @node.command("unset-relay", example="edgegc node unset-relay gate")
@@ -248,7 +249,7 @@ def set_relay(common: Common, node: str) -> None:
 @click.pass_obj
 def unset_relay(common: Common, node: str) -> None:
     """Stop a node from relaying."""
-    _mark(common, node, "DELETE", "relay")
+    _mark(common, node, lambda client, node_id: client.unset_node_relay(node_id))
 
 
 def versions(applied: int | None, effective: int) -> str:
@@ -276,14 +277,12 @@ def _marks(view: message.NodeView) -> str:
     return f" ({', '.join(marks)})" if marks else ""
 
 
-def _mark(
-    common: Common, node: str, method: str, what: str, body: message.LighthouseSet | None = None
-) -> None:
+def _mark(common: Common, node: str, mark: Callable[[Client, str], Awaitable[object]]) -> None:
     from edgegc.cli.remote import ask, find_node
 
     async def question(client: Client) -> message.NodeView:
         node_id = await find_node(client, common, node)
-        await client.request(method, f"/api/v1/nodes/{node_id}/{what}", body=body)
+        await mark(client, node_id)
         return await client.node(node_id)
 
     _show(common, ask(common, question))

@@ -215,11 +215,10 @@ async def _make_token(client: Client, path: Path) -> None:
 
     from edgegc.model import message
 
-    for each in (await client.call(message.ApiTokenList, "GET", "/api/v1/api-tokens")).api_tokens:
+    for each in (await client.api_tokens()).api_tokens:
         if each.label == LABEL:
-            await client.request("DELETE", f"/api/v1/api-tokens/{each.id}")
-    body = message.ApiTokenCreate(scopes=("operator",), label=LABEL)
-    made = await client.call(message.ApiTokenView, "POST", "/api/v1/api-tokens", body=body)
+            await client.revoke_api_token(each.id)
+    made = await client.create_api_token(message.ApiTokenCreate(scopes=("operator",), label=LABEL))
     await trio.to_thread.run_sync(write_atomic, path, f"{made.token}\n".encode("ascii"))
 
 

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import click
 
 from edgegc.cli.options import Common, Group, list_option, remote_options
-
-if TYPE_CHECKING:
-    from edgegc.client import Client
 
 
 @click.group(cls=Group, example="edgegc token create --scopes operator --label laptop")
@@ -35,9 +30,7 @@ def create(common: Common, scopes: tuple[str, ...], expires_in_s: int | None, la
     from edgegc.model import message
 
     body = message.ApiTokenCreate(scopes=scopes, expires_in_s=expires_in_s, label=label)
-    made = ask(
-        common, lambda client: client.call(message.ApiTokenView, "POST", "/api/v1/api-tokens", body=body)
-    )
+    made = ask(common, lambda client: client.create_api_token(body))
     emit_object(common, made, quiet=str(made.token))
 
 
@@ -48,9 +41,8 @@ def list_(common: Common) -> None:
     """List the API tokens."""
     from edgegc.cli.output import Column, ago, emit_ids, emit_json, emit_table
     from edgegc.cli.remote import ask
-    from edgegc.model import message
 
-    found = ask(common, lambda client: client.call(message.ApiTokenList, "GET", "/api/v1/api-tokens"))
+    found = ask(common, lambda client: client.api_tokens())
     if common.json:
         emit_json(found)
     elif common.quiet:
@@ -79,13 +71,8 @@ def list_(common: Common) -> None:
 @click.pass_obj
 def revoke(common: Common, token_id: str) -> None:
     """Revoke an API token; it stops at once."""
-    from urllib.parse import quote
-
     from edgegc.cli.output import note
     from edgegc.cli.remote import ask
 
-    async def question(client: Client) -> None:
-        await client.request("DELETE", f"/api/v1/api-tokens/{quote(token_id, safe='')}")
-
-    ask(common, question)
+    ask(common, lambda client: client.revoke_api_token(token_id))
     note(common, f"{token_id} is revoked")
