@@ -82,7 +82,7 @@ def cluster() -> None:
 @click.pass_obj
 def create(common: Common, /, name: str, tenant: str | None, network_cidr: str, **optional: Any) -> None:
     """Make a cluster."""
-    from edgegc.cli.remote import ask, find_tenant
+    from edgegc.cli.remote import ask, find_tenant, given
     from edgegc.model import message
 
     async def question(client: Client) -> message.ClusterView:
@@ -91,7 +91,7 @@ def create(common: Common, /, name: str, tenant: str | None, network_cidr: str, 
                 name=name,
                 tenant_id=await find_tenant(client, tenant),
                 network_cidr=network_cidr,
-                **_given(optional),
+                **given(optional),
             )
         )
 
@@ -103,44 +103,41 @@ def create(common: Common, /, name: str, tenant: str | None, network_cidr: str, 
 @click.pass_obj
 def list_(common: Common) -> None:
     """List the clusters."""
-    from edgegc.cli.output import Column, emit_ids, emit_json, emit_table
+    from edgegc.cli.output import Column, emit_list
     from edgegc.cli.remote import ask
 
     found = ask(common, lambda client: client.clusters())
-    if common.json:
-        emit_json(found)
-    elif common.quiet:
-        emit_ids(each.id for each in found.clusters)
-    else:
-        emit_table(
-            common,
+    emit_list(
+        common,
+        found,
+        (
+            Column("NAME", flexible=True),
+            Column("NETWORK"),
+            Column("VERSION", right=True),
+            Column("NODES", right=True),
+            Column("LIGHTHOUSE", flexible=True),
+            Column("MODE", rank=2),
+            Column("CA UNTIL", rank=1),
+            Column("ID", rank=3),
+        ),
+        [
             (
-                Column("NAME", flexible=True),
-                Column("NETWORK"),
-                Column("VERSION", right=True),
-                Column("NODES", right=True),
-                Column("LIGHTHOUSE", flexible=True),
-                Column("MODE", rank=2),
-                Column("CA UNTIL", rank=1),
-                Column("ID", rank=3),
-            ),
-            [
-                (
-                    each.name,
-                    each.network_cidr,
-                    each.version,
-                    each.nodes,
-                    (each.lighthouse_public_addresses or f"port {each.lighthouse_port}")
-                    if each.provide_lighthouse
-                    else None,
-                    each.mode,
-                    each.ca and each.ca.not_after.date(),
-                    each.id,
-                )
-                for each in found.clusters
-            ],
-            empty="no clusters: 'edgegc cluster create NAME --network-cidr CIDR' makes one",
-        )
+                each.name,
+                each.network_cidr,
+                each.version,
+                each.nodes,
+                (each.lighthouse_public_addresses or f"port {each.lighthouse_port}")
+                if each.provide_lighthouse
+                else None,
+                each.mode,
+                each.ca and each.ca.not_after.date(),
+                each.id,
+            )
+            for each in found.clusters
+        ],
+        ids=(each.id for each in found.clusters),
+        empty="no clusters: 'edgegc cluster create NAME --network-cidr CIDR' makes one",
+    )
 
 
 @cluster.command(example="edgegc cluster show home")
@@ -165,10 +162,10 @@ def show(common: Common, cluster: str | None) -> None:
 @click.pass_obj
 def update(common: Common, /, cluster: str | None, **optional: Any) -> None:
     """Change a cluster. Its nodes follow by themselves."""
-    from edgegc.cli.remote import ask, find_cluster
+    from edgegc.cli.remote import ask, find_cluster, given
     from edgegc.model import message
 
-    change = _given(optional)
+    change = given(optional)
     if not change:
         raise click.UsageError("nothing to change: give at least one option")
 
@@ -177,10 +174,6 @@ def update(common: Common, /, cluster: str | None, **optional: Any) -> None:
         return await client.update_cluster(cluster_id, message.ClusterUpdate(**change))
 
     _show(common, ask(common, question))
-
-
-def _given(optional: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in optional.items() if value is not None}
 
 
 def _show(common: Common, view: message.ClusterView) -> None:

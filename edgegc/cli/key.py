@@ -33,21 +33,15 @@ def create(common: Common, /, show_join: bool, **optional: Any) -> None:
     """Make an enrolment key. Prints it, once."""
     from edgegc.cli.joining import join_command, join_target
     from edgegc.cli.output import emit_json, emit_object
-    from edgegc.cli.remote import ask, cluster_scope
+    from edgegc.cli.remote import ask, cluster_scope, given
     from edgegc.model import message
 
     # Before the key is made: a key that nobody saw would be left behind.
     target = join_target(common) if show_join else None
-    given = {
-        name: value
-        for name, value in optional.items()
-        if value is not UNSET and (value is not None or name == "uses")
-    }
+    body = message.EnrolmentKeyCreate(**given(optional, none_means="uses"))
 
     async def question(client: Client) -> message.EnrolmentKeyView:
-        return await client.create_enrolment_key(
-            message.EnrolmentKeyCreate(**given), cluster_id=await cluster_scope(client, common)
-        )
+        return await client.create_enrolment_key(body, cluster_id=await cluster_scope(client, common))
 
     made = ask(common, question)
     if target is None:
@@ -70,39 +64,36 @@ def create(common: Common, /, show_join: bool, **optional: Any) -> None:
 @click.pass_obj
 def list_(common: Common) -> None:
     """List the keys that are not revoked."""
-    from edgegc.cli.output import Column, emit_ids, emit_json, emit_table
+    from edgegc.cli.output import Column, emit_list
     from edgegc.cli.remote import ask, cluster_scope
 
     async def question(client: Client) -> message.EnrolmentKeyList:
         return await client.enrolment_keys(cluster_id=await cluster_scope(client, common))
 
     found = ask(common, question)
-    if common.json:
-        emit_json(found)
-    elif common.quiet:
-        emit_ids(each.id for each in found.enrollment_keys)
-    else:
-        emit_table(
-            common,
+    emit_list(
+        common,
+        found,
+        (
+            Column("ID"),
+            Column("LABEL", flexible=True),
+            Column("USED", right=True),
+            Column("EXPIRES"),
+            Column("GROUPS", flexible=True, rank=1),
+        ),
+        [
             (
-                Column("ID"),
-                Column("LABEL", flexible=True),
-                Column("USED", right=True),
-                Column("EXPIRES"),
-                Column("GROUPS", flexible=True, rank=1),
-            ),
-            [
-                (
-                    each.id,
-                    each.label,
-                    f"{each.used}/{'∞' if each.uses is None else each.uses}",
-                    each.expires_at,
-                    each.groups,
-                )
-                for each in found.enrollment_keys
-            ],
-            empty="no keys: 'edgegc key create' makes one",
-        )
+                each.id,
+                each.label,
+                f"{each.used}/{'∞' if each.uses is None else each.uses}",
+                each.expires_at,
+                each.groups,
+            )
+            for each in found.enrollment_keys
+        ],
+        ids=(each.id for each in found.enrollment_keys),
+        empty="no keys: 'edgegc key create' makes one",
+    )
 
 
 @key.command(example="edgegc key revoke 5b1f6f0e-8c39-4be9-9d3b-1a3c0e1f7a52")

@@ -28,18 +28,13 @@ def lighthouse() -> None:
 def list_(common: Common) -> None:
     """List them: state, port, version, memory."""
     from edgegc.cli.node import versions
-    from edgegc.cli.output import Column, duration, emit_ids, emit_json, emit_table, size
+    from edgegc.cli.output import Column, duration, emit_list, size
     from edgegc.cli.remote import ask
 
     found = ask(common, lambda client: client.lighthouses())
-    if common.json:
-        emit_json(found)
-        return
-    if common.quiet:
-        emit_ids(each.cluster_id for each in found.lighthouses)
-        return
-    emit_table(
+    emit_list(
         common,
+        found,
         (
             Column("CLUSTER", flexible=True),
             Column("STATE"),
@@ -67,8 +62,11 @@ def list_(common: Common) -> None:
             )
             for each in found.lighthouses
         ],
+        ids=(each.cluster_id for each in found.lighthouses),
         empty="no lighthouse: 'edgegc cluster update CLUSTER --provide-lighthouse' runs one",
     )
+    if common.json or common.quiet:
+        return
     for each in found.lighthouses:
         if each.last_error and each.state != "running":
             click.echo(f"{each.name}: {each.last_error}", err=True)

@@ -62,13 +62,13 @@ def node() -> None:
 def create(common: Common, /, name: str, public_key: Path | None, **optional: Any) -> None:
     """Make a node ahead of its machine. Prints its token, once. ('edgegc join' makes its node itself.)"""
     from edgegc.cli.output import emit_object
-    from edgegc.cli.remote import ask, cluster_scope
+    from edgegc.cli.remote import ask, cluster_scope, given
     from edgegc.model import message
 
     body = message.NodeCreate(
         name=name,
         public_key=public_key.read_text(encoding="ascii", errors="replace") if public_key else None,
-        **_given(optional),
+        **given(optional, none_means="listen_port"),
     )
 
     async def question(client: Client) -> message.NodeView:
@@ -96,7 +96,7 @@ def create(common: Common, /, name: str, public_key: Path | None, **optional: An
 @click.pass_obj
 def list_(common: Common, /, **query: Any) -> None:
     """List nodes: who runs what, who was seen when."""
-    from edgegc.cli.output import Column, ago, emit_ids, emit_json, emit_sentence, emit_table, note
+    from edgegc.cli.output import Column, ago, emit_list, emit_sentence, note
     from edgegc.cli.remote import ask, cluster_scope
     from edgegc.model import message
 
@@ -104,14 +104,9 @@ def list_(common: Common, /, **query: Any) -> None:
         return await client.nodes(message.NodeQuery(**query), cluster_id=await cluster_scope(client, common))
 
     page = ask(common, question)
-    if common.json:
-        emit_json(page)
-        return
-    if common.quiet:
-        emit_ids(each.id for each in page.nodes)
-        return
-    emit_table(
+    emit_list(
         common,
+        page,
         (
             Column("NAME", flexible=True),
             Column("OVERLAY IP"),
@@ -135,8 +130,11 @@ def list_(common: Common, /, **query: Any) -> None:
             )
             for each in page.nodes
         ],
+        ids=(each.id for each in page.nodes),
         empty="no nodes: 'edgegc key create --show-join' prints the command that makes a machine one",
     )
+    if common.json or common.quiet:
+        return
     for sentence in _errors(page.nodes):
         emit_sentence(sentence)
     if page.next_cursor:
@@ -165,10 +163,10 @@ def show(common: Common, node: str) -> None:
 @click.pass_obj
 def update(common: Common, /, node: str, **optional: Any) -> None:
     """Change a node; it follows by itself."""
-    from edgegc.cli.remote import ask, find_node
+    from edgegc.cli.remote import ask, find_node, given
     from edgegc.model import message
 
-    change = _given(optional)
+    change = given(optional, none_means="listen_port")
     if not change:
         raise click.UsageError("nothing to change: give at least one option")
 
@@ -286,15 +284,6 @@ def _mark(common: Common, node: str, mark: Callable[[Client, str], Awaitable[obj
         return await client.node(node_id)
 
     _show(common, ask(common, question))
-
-
-def _given(optional: dict[str, Any]) -> dict[str, Any]:
-    # Only the port may be None and mean it.
-    return {
-        name: value
-        for name, value in optional.items()
-        if value is not UNSET and (value is not None or name == "listen_port")
-    }
 
 
 def _show(common: Common, view: message.NodeView) -> None:

@@ -84,6 +84,25 @@ def emit_table(
         click.echo(line)
 
 
+def emit_list(
+    common: Common,
+    found: object,
+    columns: Sequence[Column],
+    rows: Sequence[Sequence[object]],
+    *,
+    ids: Iterable[str],
+    empty: str,
+) -> None:
+    """Print a list of the API: its JSON, its ids, or a table of ``rows``; ``empty`` as in :func:`emit_table`."""
+    if common.json:
+        emit_json(found)
+    elif common.quiet:
+        for each in ids:
+            click.echo(each)
+    else:
+        emit_table(common, columns, rows, empty=empty)
+
+
 def emit_fields(common: Common, fields: Iterable[tuple[str, object]]) -> None:
     """Print one object: a field a line, its name first."""
     shown = [(name, cell(value)) for name, value in fields]
@@ -120,12 +139,6 @@ def emit_sentence(sentence: str) -> None:
     )
     for line in lines:
         click.echo(line)
-
-
-def emit_ids(ids: Iterable[str]) -> None:
-    """Print ids, one a line."""
-    for each in ids:
-        click.echo(each)
 
 
 def note(common: Common, sentence: str) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import uuid
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
+from msgspec import UNSET
 
 from edgegc import errors
 from edgegc.cli.failure import Exit, Failure
@@ -13,7 +14,7 @@ from edgegc.client import Client
 from edgegc.model import message
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
     from edgegc.cli.options import Common
 
@@ -49,6 +50,18 @@ def ask(common: Common, question: Callable[[Client], Awaitable[T]]) -> T:
             return await question(client)
 
     return trio.run(main)
+
+
+def given(optional: Mapping[str, Any], *, none_means: str | None = None) -> dict[str, Any]:
+    """Return the options that were given, as fields of a body.
+
+    An option that was not is None; ``none_means`` names the one whose None says something, and it is UNSET.
+    """
+    return {
+        name: value
+        for name, value in optional.items()
+        if value is not UNSET and (value is not None or name == none_means)
+    }
 
 
 def is_id(text: str) -> bool:

@@ -35,21 +35,18 @@ def create(common: Common, name: str) -> None:
 @click.pass_obj
 def list_(common: Common) -> None:
     """List the tenants."""
-    from edgegc.cli.output import Column, emit_ids, emit_json, emit_table
+    from edgegc.cli.output import Column, emit_list
     from edgegc.cli.remote import ask
 
     found = ask(common, lambda client: client.tenants())
-    if common.json:
-        emit_json(found)
-    elif common.quiet:
-        emit_ids(each.id for each in found.tenants)
-    else:
-        emit_table(
-            common,
-            (Column("NAME", flexible=True), Column("ID"), Column("CREATED", rank=1)),
-            [(each.name, each.id, each.created_at) for each in found.tenants],
-            empty="no tenants: 'edgegc tenant create NAME' makes one",
-        )
+    emit_list(
+        common,
+        found,
+        (Column("NAME", flexible=True), Column("ID"), Column("CREATED", rank=1)),
+        [(each.name, each.id, each.created_at) for each in found.tenants],
+        ids=(each.id for each in found.tenants),
+        empty="no tenants: 'edgegc tenant create NAME' makes one",
+    )
 
 
 @tenant.command(example="edgegc tenant show acme")

@@ -39,30 +39,27 @@ def create(common: Common, scopes: tuple[str, ...], expires_in_s: int | None, la
 @click.pass_obj
 def list_(common: Common) -> None:
     """List the API tokens."""
-    from edgegc.cli.output import Column, ago, emit_ids, emit_json, emit_table
+    from edgegc.cli.output import Column, ago, emit_list
     from edgegc.cli.remote import ask
 
     found = ask(common, lambda client: client.api_tokens())
-    if common.json:
-        emit_json(found)
-    elif common.quiet:
-        emit_ids(each.id for each in found.api_tokens)
-    else:
-        emit_table(
-            common,
-            (
-                Column("ID"),
-                Column("LABEL", flexible=True),
-                Column("SCOPES", flexible=True),
-                Column("USED", right=True),
-                Column("EXPIRES", rank=1),
-            ),
-            [
-                (each.id, each.label, each.scopes, ago(each.last_used_at), each.expires_at or "never")
-                for each in found.api_tokens
-            ],
-            empty="no API tokens: 'edgegc token create --scopes operator' makes one",
-        )
+    emit_list(
+        common,
+        found,
+        (
+            Column("ID"),
+            Column("LABEL", flexible=True),
+            Column("SCOPES", flexible=True),
+            Column("USED", right=True),
+            Column("EXPIRES", rank=1),
+        ),
+        [
+            (each.id, each.label, each.scopes, ago(each.last_used_at), each.expires_at or "never")
+            for each in found.api_tokens
+        ],
+        ids=(each.id for each in found.api_tokens),
+        empty="no API tokens: 'edgegc token create --scopes operator' makes one",
+    )
 
 
 @token.command(example="edgegc token revoke 5b1f6f0e-8c39-4be9-9d3b-1a3c0e1f7a52")
