@@ -106,9 +106,7 @@ class Application(QuartTrio):
                 extra={"request_id": request_id, "method": request.method, "path": request.path},
             )
             made = problem.internal(request_id=request_id)
-        return codec.raw(
-            made.body, made.status, content_type=problem.CONTENT_TYPE, headers=dict(made.headers)
-        )
+        return codec.refusal(made)
 
 
 def _of_http(error: HTTPException, *, request_id: str) -> problem.Answer:

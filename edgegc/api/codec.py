@@ -14,6 +14,7 @@ from quart_trio.wrappers import TrioResponse
 from werkzeug.exceptions import RequestEntityTooLarge, RequestTimeout
 
 from edgegc import errors
+from edgegc.api import problem
 
 if TYPE_CHECKING:
     from quart.wrappers import Request, Response
@@ -105,6 +106,11 @@ def raw(
 ) -> Response:
     """Answer with bytes as they are."""
     return TrioResponse(content, status, headers, content_type=content_type)
+
+
+def refusal(made: problem.Answer) -> Response:
+    """Answer with an error."""
+    return raw(made.body, made.status, content_type=problem.CONTENT_TYPE, headers=dict(made.headers))
 
 
 def nothing(status: int = 204, *, headers: dict[str, str] | None = None) -> Response:

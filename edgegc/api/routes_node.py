@@ -101,14 +101,13 @@ def add(app: Application) -> None:
         try:
             part = ranges.part(wanted, length)
         except ranges.Unsatisfiable:
-            made = problem.answer(
-                416,
-                f"the bundle has {length} bytes, the range {wanted} lies beyond them",
-                request_id=auth.request_id_of(request),
-                headers=(("content-range", f"bytes */{length}"),),
-            )
-            return codec.raw(
-                made.body, made.status, content_type=problem.CONTENT_TYPE, headers=dict(made.headers)
+            return codec.refusal(
+                problem.answer(
+                    416,
+                    f"the bundle has {length} bytes, the range {wanted} lies beyond them",
+                    request_id=auth.request_id_of(request),
+                    headers=(("content-range", f"bytes */{length}"),),
+                )
             )
         if part is None:
             return codec.raw(bundle.body, content_type="application/gzip", headers=sent)

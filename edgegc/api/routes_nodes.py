@@ -1,14 +1,15 @@
-"""What a cluster's admin does: nodes and what is fixed for each, enrolment keys, the rollout."""
+"""What a cluster's admin does with nodes: what is fixed for each, and who runs what."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Literal
 
+import msgspec
 from msgspec import Meta
 
 from edgegc.api import codec
 from edgegc.api.queries import ClusterQuery
-from edgegc.control import enrolment, nodes, rollout
+from edgegc.control import nodes, rollout
 from edgegc.model import message
 from edgegc.model.node import Role, State
 
@@ -53,16 +54,7 @@ def add(app: Application) -> None:
     async def list_nodes() -> Response:
         caller = await app.caller()
         asked = app.query(NodesQuery)
-        query = message.NodeQuery(
-            page=asked.page,
-            page_size=asked.page_size,
-            cursor=asked.cursor,
-            name=asked.name,
-            group=asked.group,
-            role=asked.role,
-            state=asked.state,
-            sort=asked.sort,
-        )
+        query = msgspec.convert(asked, message.NodeQuery, from_attributes=True)
         return codec.reply(await nodes.list_(control, caller, asked.cluster_id, query))
 
     @app.get("/api/v1/nodes/<node_id>")
@@ -119,24 +111,6 @@ def add(app: Application) -> None:
     async def set_routes(node_id: str) -> Response:
         caller = await app.caller()
         return codec.reply(await nodes.set_routes(control, caller, node_id, await app.body(message.Routes)))
-
-    @app.post("/api/v1/enrollment-keys")
-    async def create_key() -> Response:
-        caller = await app.caller()
-        cluster_id = app.query(ClusterQuery).cluster_id
-        asked = await app.body(message.EnrolmentKeyCreate)
-        return codec.reply(await enrolment.create_key(control, caller, cluster_id, asked), 201)
-
-    @app.get("/api/v1/enrollment-keys")
-    async def list_keys() -> Response:
-        caller = await app.caller()
-        return codec.reply(await enrolment.list_keys(control, caller, app.query(ClusterQuery).cluster_id))
-
-    @app.delete("/api/v1/enrollment-keys/<key_id>")
-    async def revoke_key(key_id: str) -> Response:
-        caller = await app.caller()
-        await enrolment.revoke_key(control, caller, key_id)
-        return codec.nothing()
 
     @app.get("/api/v1/rollout")
     async def show_rollout() -> Response:

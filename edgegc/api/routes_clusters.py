@@ -1,4 +1,4 @@
-"""What the operator does: tenants, clusters, API tokens."""
+"""Tenants and clusters."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from edgegc.api import codec
 from edgegc.api.queries import NoQuery
-from edgegc.control import clusters, tenants, tokens
+from edgegc.control import clusters, tenants
 from edgegc.model import message
 
 if TYPE_CHECKING:
@@ -62,20 +62,3 @@ def add(app: Application) -> None:
         caller = await app.caller()
         asked = await app.body(message.ClusterUpdate)
         return codec.reply(await clusters.update(control, caller, cluster_id, asked))
-
-    @app.post("/api/v1/api-tokens")
-    async def create_token() -> Response:
-        caller = await app.caller()
-        return codec.reply(await tokens.create(control, caller, await app.body(message.ApiTokenCreate)), 201)
-
-    @app.get("/api/v1/api-tokens")
-    async def list_tokens() -> Response:
-        caller = await app.caller()
-        app.query(NoQuery)
-        return codec.reply(await tokens.list_(control, caller))
-
-    @app.delete("/api/v1/api-tokens/<token_id>")
-    async def revoke_token(token_id: str) -> Response:
-        caller = await app.caller()
-        await tokens.revoke(control, caller, token_id)
-        return codec.nothing()

@@ -1,0 +1,55 @@
+"""Credentials: enrolment keys of a cluster, API tokens of the box."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edgegc.api import codec
+from edgegc.api.queries import ClusterQuery, NoQuery
+from edgegc.control import enrolment, tokens
+from edgegc.model import message
+
+if TYPE_CHECKING:
+    from quart.wrappers import Response
+
+    from edgegc.api.application import Application
+
+
+def add(app: Application) -> None:
+    """Add the routes."""
+    control = app.control
+
+    @app.post("/api/v1/enrollment-keys")
+    async def create_key() -> Response:
+        caller = await app.caller()
+        cluster_id = app.query(ClusterQuery).cluster_id
+        asked = await app.body(message.EnrolmentKeyCreate)
+        return codec.reply(await enrolment.create_key(control, caller, cluster_id, asked), 201)
+
+    @app.get("/api/v1/enrollment-keys")
+    async def list_keys() -> Response:
+        caller = await app.caller()
+        return codec.reply(await enrolment.list_keys(control, caller, app.query(ClusterQuery).cluster_id))
+
+    @app.delete("/api/v1/enrollment-keys/<key_id>")
+    async def revoke_key(key_id: str) -> Response:
+        caller = await app.caller()
+        await enrolment.revoke_key(control, caller, key_id)
+        return codec.nothing()
+
+    @app.post("/api/v1/api-tokens")
+    async def create_token() -> Response:
+        caller = await app.caller()
+        return codec.reply(await tokens.create(control, caller, await app.body(message.ApiTokenCreate)), 201)
+
+    @app.get("/api/v1/api-tokens")
+    async def list_tokens() -> Response:
+        caller = await app.caller()
+        app.query(NoQuery)
+        return codec.reply(await tokens.list_(control, caller))
+
+    @app.delete("/api/v1/api-tokens/<token_id>")
+    async def revoke_token(token_id: str) -> Response:
+        caller = await app.caller()
+        await tokens.revoke(control, caller, token_id)
+        return codec.nothing()
