@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgegc.api import routes_box, routes_clusters, routes_credentials, routes_node, routes_nodes
+from edgegc.api import operation, routes_box, routes_clusters, routes_credentials, routes_node, routes_nodes
 from edgegc.api.access import AccessLog
 from edgegc.api.application import Application
 
@@ -17,4 +17,5 @@ def create_app(control: Control, *, log: AccessLog | None = None) -> Application
     app = Application(control, log=log if log is not None else AccessLog())
     for routes in (routes_box, routes_node, routes_nodes, routes_clusters, routes_credentials):
         routes.add(app)
+    operation.check(app)
     return app

@@ -16,7 +16,8 @@ from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from edgegc import errors
-from edgegc.api import auth, codec, problem
+from edgegc.api import auth, codec, operation, problem
+from edgegc.api.queries import NoQuery
 
 if TYPE_CHECKING:
     from quart.ctx import RequestContext
@@ -54,8 +55,15 @@ class Application(QuartTrio):
         self.url_map.merge_slashes = False
 
     async def caller(self) -> Caller:
-        """Authenticate the present request. :raises errors.Unauthorized:"""
-        return await auth.caller_of(request, self.control, self._proxies)
+        """Authenticate the present request.
+
+        :raises errors.Unauthorized: it does not say who asks, or not rightly.
+        :raises errors.Invalid: it has a query string, and its path declares none: a mistake worth telling.
+        """
+        caller = await auth.caller_of(request, self.control, self._proxies)
+        if request.query_string and operation.of(self, request.url_rule).query is None:
+            self.query(NoQuery)
+        return caller
 
     async def body(self, kind: type[T]) -> T:
         """Read the present request's body; see :func:`codec.body`."""

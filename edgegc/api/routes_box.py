@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
@@ -11,7 +12,7 @@ from quart import request
 
 from edgegc import build, errors
 from edgegc.api import auth, codec, metrics
-from edgegc.api.queries import NoQuery
+from edgegc.api.operation import Content, declare
 from edgegc.control import callers, lighthouses, overview
 from edgegc.model import message
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from edgegc.api.application import Application
 
-LIVE: Final = b'{"status":"ok"}'
+LIVE: Final = codec.encode(message.Live(status="ok"))
 PROMETHEUS: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -31,24 +32,41 @@ class ResourcesQuery(message.Request, frozen=True, kw_only=True):
     step_s: Annotated[float, Meta(gt=0, le=86_400)] = 15.0
 
 
+describe: Final = partial(declare, tag="This box")
+
+
 def add(app: Application) -> None:
     """Add the routes."""
     control = app.control
 
     @app.get("/health/live")
+    @describe("Whether the server answers", who="open", gives={200: message.Live})
     async def live() -> Response:
         return codec.raw(LIVE)
 
     @app.get("/health/ready")
+    @describe(
+        "Whether everything works",
+        who="open",
+        gives={200: message.Health, 503: message.Health},
+        says="`degraded` is 200: the box serves, and something on it wants looking at.",
+    )
     async def ready() -> Response:
         report = overview.health(control)
         return codec.reply(report, 503 if report.status == "unavailable" else 200)
 
     @app.get("/api/v1/version")
+    @describe("What runs here", who="open", gives={200: message.VersionInfo})
     async def version() -> Response:
         return codec.reply(msgspec.convert(build.describe(), message.VersionInfo))
 
     @app.get("/metrics")
+    @describe(
+        "Metrics for Prometheus",
+        who="metrics",
+        gives={200: Content(kind=PROMETHEUS)},
+        says="No token is needed over the admin socket, nor from the box itself where no proxy forwarded the request.",
+    )
     async def show_metrics() -> Response:
         if not (auth.is_admin_socket(request) or _is_local()):
             caller = await app.caller()
@@ -57,6 +75,12 @@ def add(app: Application) -> None:
         return codec.raw(await metrics.exposition(control, app.log), content_type=PROMETHEUS)
 
     @app.get("/api/v1/resources")
+    @describe(
+        "What the box and its processes use",
+        who="operator",
+        query=ResourcesQuery,
+        gives={200: message.Resources},
+    )
     async def resources() -> Response:
         caller = await app.caller()
         callers.operator_only(caller)
@@ -65,18 +89,25 @@ def add(app: Application) -> None:
         return codec.reply(message.Resources(step_s=query.step_s, series=series))
 
     @app.get("/api/v1/lighthouses")
+    @describe("List the lighthouses of this box", who="operator", gives={200: message.LighthouseList})
     async def list_lighthouses() -> Response:
         caller = await app.caller()
-        app.query(NoQuery)
         return codec.reply(await lighthouses.list_(control, caller))
 
     @app.post("/api/v1/lighthouses/<cluster_id>/restart")
+    @describe("Restart a cluster's lighthouse", who="operator", gives={202: None})
     async def restart_lighthouse(cluster_id: str) -> Response:
         caller = await app.caller()
         await lighthouses.restart(control, caller, cluster_id)
         return codec.nothing(202)
 
     @app.post("/api/v1/lighthouses/<cluster_id>/stop")
+    @describe(
+        "Stop a cluster's lighthouse",
+        who="operator",
+        gives={202: None},
+        says="It stays stopped until the daemon starts again.",
+    )
     async def stop_lighthouse(cluster_id: str) -> Response:
         caller = await app.caller()
         await lighthouses.stop(control, caller, cluster_id)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Final
 
 from edgegc.api import codec
-from edgegc.api.queries import NoQuery
+from edgegc.api.operation import declare
 from edgegc.control import clusters, tenants
 from edgegc.model import message
 
@@ -14,50 +15,84 @@ if TYPE_CHECKING:
 
     from edgegc.api.application import Application
 
+describe: Final = partial(declare, tag="Tenants and clusters")
+
 
 def add(app: Application) -> None:
     """Add the routes."""
     control = app.control
 
     @app.post("/api/v1/tenants")
+    @describe(
+        "Create a tenant",
+        who="operator",
+        takes=message.TenantCreate,
+        gives={201: message.TenantView},
+        refuses=(409,),
+    )
     async def create_tenant() -> Response:
         caller = await app.caller()
         return codec.reply(await tenants.create(control, caller, await app.body(message.TenantCreate)), 201)
 
     @app.get("/api/v1/tenants")
+    @describe("List tenants", who="operator", gives={200: message.TenantList})
     async def list_tenants() -> Response:
         caller = await app.caller()
-        app.query(NoQuery)
         return codec.reply(await tenants.list_(control, caller))
 
     @app.get("/api/v1/tenants/<tenant_id>")
+    @describe("Show a tenant", who="operator", gives={200: message.TenantView})
     async def get_tenant(tenant_id: str) -> Response:
         caller = await app.caller()
         return codec.reply(await tenants.get(control, caller, tenant_id))
 
     @app.patch("/api/v1/tenants/<tenant_id>")
+    @describe(
+        "Change a tenant",
+        who="operator",
+        takes=message.TenantUpdate,
+        gives={200: message.TenantView},
+        refuses=(409,),
+        says="What is left out stays as it is.",
+    )
     async def update_tenant(tenant_id: str) -> Response:
         caller = await app.caller()
         asked = await app.body(message.TenantUpdate)
         return codec.reply(await tenants.update(control, caller, tenant_id, asked))
 
     @app.post("/api/v1/clusters")
+    @describe(
+        "Create a cluster",
+        who="operator",
+        takes=message.ClusterCreate,
+        gives={201: message.ClusterView},
+        refuses=(404, 409),
+    )
     async def create_cluster() -> Response:
         caller = await app.caller()
         return codec.reply(await clusters.create(control, caller, await app.body(message.ClusterCreate)), 201)
 
     @app.get("/api/v1/clusters")
+    @describe("List clusters", who="operator", gives={200: message.ClusterList})
     async def list_clusters() -> Response:
         caller = await app.caller()
-        app.query(NoQuery)
         return codec.reply(await clusters.list_(control, caller))
 
     @app.get("/api/v1/clusters/<cluster_id>")
+    @describe("Show a cluster", who="operator", gives={200: message.ClusterView})
     async def get_cluster(cluster_id: str) -> Response:
         caller = await app.caller()
         return codec.reply(await clusters.get(control, caller, cluster_id))
 
     @app.patch("/api/v1/clusters/<cluster_id>")
+    @describe(
+        "Change a cluster",
+        who="operator",
+        takes=message.ClusterUpdate,
+        gives={200: message.ClusterView},
+        refuses=(409,),
+        says="What is left out stays as it is.",
+    )
     async def update_cluster(cluster_id: str) -> Response:
         caller = await app.caller()
         asked = await app.body(message.ClusterUpdate)

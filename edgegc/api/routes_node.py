@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Final
 
 from msgspec import Meta
 from quart import request
 
 from edgegc.api import auth, codec, problem, ranges
-from edgegc.api.queries import ClusterQuery, NoQuery
+from edgegc.api.operation import GZIP, Content, declare
+from edgegc.api.queries import ClusterQuery
 from edgegc.control import bundles, callers, certificates, enrolment, fleet, polls, topology
 from edgegc.model import message
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
 ETAG_DIGEST_CHARACTERS: Final = 16
 """Of a bundle's digest in its ETag; the version before it already tells bundles of a node apart."""
+BUNDLE_HEADERS: Final = ("ETag", "Accept-Ranges", "Edgegc-Version", "Edgegc-Digest", "Edgegc-Signature")
 MAX_VERSION: Final = 2**53
 """More than any version, less than what a JSON reader or SQLite gets wrong."""
 
@@ -36,16 +39,40 @@ class BundleQuery(message.Request, frozen=True, kw_only=True):
     current_version: Annotated[int, Meta(ge=0, le=MAX_VERSION)] | None = None
 
 
+describe: Final = partial(declare, tag="A node's own calls")
+
+
 def add(app: Application) -> None:
     """Add the routes."""
     control = app.control
 
     @app.post("/api/v1/enroll")
+    @describe(
+        "Become a node",
+        who="enrolment key",
+        takes=message.Enroll,
+        gives={201: message.Enrolled},
+        refuses=(409,),
+        says="Repeated within an hour with the same name, public key and enrolment key, before the token was used, it answers a new token for the same node.",
+    )
     async def enroll() -> Response:
         caller = await app.caller()
         return codec.reply(await enrolment.enroll(control, caller, await app.body(message.Enroll)), 201)
 
     @app.get("/api/v1/config/version")
+    @describe(
+        "Ask for the version",
+        who="node",
+        query=VersionQuery,
+        headers=("If-None-Match", "Edgegc-Applied", "Edgegc-State", "Edgegc-Nebula"),
+        gives={
+            200: Content(kind=message.EffectiveVersion, headers=("ETag", "Edgegc-Spread", "Edgegc-Interval")),
+            304: Content(
+                kind=None, headers=("ETag", "Edgegc-Spread", "Edgegc-Interval"), says="The node has it."
+            ),
+        },
+        says="With `wait` the answer is held until the version differs from `current`, else from what `If-None-Match` names; `current` wins. At most two are held per node: a third answers the oldest.",
+    )
     async def config_version() -> Response:
         caller = await app.caller()
         node_id = callers.node_only(caller)
@@ -77,6 +104,19 @@ def add(app: Application) -> None:
         return codec.reply(message.EffectiveVersion(version=answer.version), headers=sent)
 
     @app.get("/api/v1/config/bundle")
+    @describe(
+        "Download the bundle",
+        who="node",
+        query=BundleQuery,
+        headers=("If-None-Match", "Range", "If-Range"),
+        gives={
+            200: Content(kind=GZIP, headers=BUNDLE_HEADERS, says="The whole bundle."),
+            206: Content(kind=GZIP, headers=(*BUNDLE_HEADERS, "Content-Range"), says="The part asked for."),
+            304: Content(kind=None, headers=BUNDLE_HEADERS, says="The node has it."),
+        },
+        refuses=(404, 416),
+        says="404 while the node has no bundle: it sent no key yet. Digest and signature are always those of the whole.",
+    )
     async def config_bundle() -> Response:
         caller = await app.caller()
         query = app.query(BundleQuery)
@@ -116,28 +156,50 @@ def add(app: Application) -> None:
         return codec.raw(bundle.body[begin:end], 206, content_type="application/gzip", headers=sent)
 
     @app.post("/api/v1/report")
+    @describe("Report how the node is", who="node", takes=message.Report, gives={204: None})
     async def report() -> Response:
         caller = await app.caller()
         fleet.report(control, caller, await app.body(message.Report))
         return codec.nothing()
 
     @app.get("/api/v1/routes")
+    @describe("Show the node's own routes", who="node", gives={200: message.Routes})
     async def own_routes() -> Response:
         caller = await app.caller()
-        app.query(NoQuery)
         return codec.reply(await topology.own_routes(control, caller))
 
     @app.put("/api/v1/routes")
+    @describe(
+        "Announce the node's own routes",
+        who="node",
+        takes=message.Routes,
+        gives={200: message.Routes},
+        refuses=(409,),
+        says="A member's routes must lie inside the cluster's `allowed_routes`.",
+    )
     async def set_own_routes() -> Response:
         caller = await app.caller()
         return codec.reply(await topology.set_own_routes(control, caller, await app.body(message.Routes)))
 
     @app.get("/api/v1/routes/cluster")
+    @describe(
+        "List the routes of the cluster", who="node", query=ClusterQuery, gives={200: message.ClusterRoutes}
+    )
     async def cluster_routes() -> Response:
         caller = await app.caller()
         return codec.reply(await topology.cluster_routes(control, caller, app.query(ClusterQuery).cluster_id))
 
     @app.get("/api/v1/topology")
+    @describe(
+        "Show lighthouses, relays and routes",
+        who="node",
+        query=ClusterQuery,
+        headers=("If-None-Match",),
+        gives={
+            200: Content(kind=message.Topology, headers=("ETag",)),
+            304: Content(kind=None, headers=("ETag",), says="Nothing changed."),
+        },
+    )
     async def cluster_topology() -> Response:
         caller = await app.caller()
         found = await topology.topology_document(control, caller, app.query(ClusterQuery).cluster_id)
@@ -147,6 +209,13 @@ def add(app: Application) -> None:
         return codec.raw(found.body, headers=sent)
 
     @app.post("/api/v1/certificate")
+    @describe(
+        "Get a certificate for a key",
+        who="node",
+        takes=message.CertificateRequest,
+        gives={200: message.CertificateIssued},
+        says="The first key of a node that was created without one, or another instead of the one it has.",
+    )
     async def certificate() -> Response:
         caller = await app.caller()
         return codec.reply(

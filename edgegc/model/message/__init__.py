@@ -9,6 +9,7 @@ One module per noun; users say ``message.X`` and need not know which.
 from edgegc.model.message.box import (
     Health,
     LighthouseList,
+    Live,
     Resources,
     VersionInfo,
 )
@@ -107,6 +108,7 @@ __all__ = [
     "Label",
     "LighthouseList",
     "LighthouseSet",
+    "Live",
     "Mtu",
     "MtuUpdate",
     "Name",

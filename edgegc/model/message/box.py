@@ -19,6 +19,12 @@ class VersionInfo(Struct, frozen=True, kw_only=True):
     api: str = "v1"
 
 
+class Live(Struct, frozen=True, kw_only=True):
+    """``GET /health/live``."""
+
+    status: Literal["ok"]
+
+
 class Health(Struct, frozen=True, kw_only=True):
     """``GET /health/ready``: one sentence per check, ``ok`` where all is well."""
 
