@@ -153,6 +153,14 @@ class Client(Transport):
             message.NodeView, "POST", "/api/v1/nodes", body=node, query={"cluster_id": cluster_id}
         )
 
+    async def create_nodes(
+        self, batch: message.NodeBatch, *, cluster_id: str | None = None
+    ) -> message.NodesCreated:
+        """Make many nodes, or none; the answer alone shows their tokens."""
+        return await self.call(
+            message.NodesCreated, "POST", "/api/v1/nodes/batch", body=batch, query={"cluster_id": cluster_id}
+        )
+
     async def node(self, node_id: str) -> message.NodeView:
         """Return a node."""
         return await self.call(message.NodeView, "GET", f"/api/v1/nodes/{_segment(node_id)}")

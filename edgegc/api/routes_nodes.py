@@ -11,7 +11,7 @@ from msgspec import Meta
 from edgegc.api import codec
 from edgegc.api.operation import declare
 from edgegc.api.queries import ClusterQuery
-from edgegc.control import nodes, rollout
+from edgegc.control import node_batches, nodes, rollout
 from edgegc.model import message
 from edgegc.model.node import Role, State
 
@@ -61,6 +61,21 @@ def add(app: Application) -> None:
         caller = await app.caller()
         cluster_id = app.query(ClusterQuery).cluster_id
         created = await nodes.create(control, caller, cluster_id, await app.body(message.NodeCreate))
+        return codec.reply(created, 201)
+
+    @app.post("/api/v1/nodes/batch")
+    @describe(
+        "Create up to 1000 nodes, all or none",
+        who="cluster admin",
+        query=ClusterQuery,
+        takes=message.NodeBatch,
+        gives={201: message.NodesCreated},
+        refuses=(409,),
+    )
+    async def create_nodes() -> Response:
+        caller = await app.caller()
+        cluster_id = app.query(ClusterQuery).cluster_id
+        created = await node_batches.create(control, caller, cluster_id, await app.body(message.NodeBatch))
         return codec.reply(created, 201)
 
     @app.get("/api/v1/nodes")

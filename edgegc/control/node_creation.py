@@ -35,9 +35,15 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def create(write: Write, cluster: Cluster, wanted: Wanted, *, node_id: str, token_digest: bytes) -> Node:
-    """Make a node. Conflict: name or address taken, no free address. Invalid: an address that can't be a node's.
+    """Make a node with its certificate: :func:`add`, then :func:`certify`."""
+    node = add(write, cluster, wanted, node_id=node_id, token_digest=token_digest)
+    (made,) = certify(write, cluster, [(node, wanted.public_key)])
+    return made
 
-    With a public key it gets its certificate and its first version; without one nobody's version moves.
+
+def add(write: Write, cluster: Cluster, wanted: Wanted, *, node_id: str, token_digest: bytes) -> Node:
+    """Make a node that has no certificate yet. Conflict: name or address taken, no free address. Invalid: an address that
+    can't be a node's.
     """
     if nodes.name_taken(write.connection, cluster.id, wanted.name):
         raise Conflict(f"a node named {wanted.name!r} already exists")
@@ -74,11 +80,26 @@ def create(write: Write, cluster: Cluster, wanted: Wanted, *, node_id: str, toke
     )
     nodes.insert(write.connection, node, token_digest=token_digest)
     write.changed_node(node.id)
-    if wanted.public_key is None:
-        return node
-    version = bump_nodes(write, cluster.id, (node.id,))
-    certificate = signing.certify_node(write, cluster, node, wanted.public_key)
-    return msgspec.structs.replace(node, certificate=certificate, own_version=version)
+    return node
+
+
+def certify(write: Write, cluster: Cluster, added: Sequence[tuple[Node, bytes | None]]) -> list[Node]:
+    """Give new nodes their certificates, and all of them one version; without a public key nobody's version moves.
+
+    Returns all nodes as they are then. Unavailable while the clock is not to be trusted.
+    """
+    keyed = [node.id for node, public_key in added if public_key is not None]
+    if not keyed:
+        return [node for node, _ in added]
+    version = bump_nodes(write, cluster.id, keyed)
+    return [
+        node
+        if public_key is None
+        else msgspec.structs.replace(
+            node, certificate=signing.certify_node(write, cluster, node, public_key), own_version=version
+        )
+        for node, public_key in added
+    ]
 
 
 def check_groups(groups: Sequence[str]) -> None:

@@ -5,15 +5,19 @@ from __future__ import annotations
 import base64
 import functools
 import operator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from edgegc.control import fleet, nodes
+from edgegc.control.node_lists import SORTS
 from edgegc.errors import Invalid
 from edgegc.model import message
 from edgegc.store import node_pages
 from tests.control_plane import OPERATOR, Plane, control_plane
+
+if TYPE_CHECKING:
+    import sqlite3
 
 
 async def listed(plane: Plane, **query: Any) -> message.NodePage:
@@ -67,6 +71,47 @@ async def test_times_that_are_equal_lose_no_node(sort: str) -> None:
         found = await walk(plane, sort=sort, page_size=1)
         assert sorted(found) == list("abcde")
         assert found == names(await listed(plane, sort=sort))
+
+
+@pytest.mark.parametrize("sort", ["last_seen_at", "-last_seen_at"])
+async def test_nodes_never_heard_of_come_with_the_others_and_none_is_lost(sort: str) -> None:
+    async with control_plane() as plane:
+        made = await five(plane)
+        for node in made[:2]:
+            plane.clock.at += 1
+            await plane.caller(node.node_token)
+        found = await walk(plane, sort=sort, page_size=2)
+        assert sorted(found) == list("abcde")
+        assert (found[-2:] if sort == "last_seen_at" else found[1::-1]) == ["e", "b"]
+
+
+@pytest.mark.parametrize("sort", ["overlay_ip", "-overlay_ip"])
+@pytest.mark.parametrize("query", [{}, {"state": "offline"}, {"group": "web"}])
+async def test_an_uploaded_clusters_nodes_have_no_address_and_none_is_lost(
+    sort: str, query: dict[str, str]
+) -> None:
+    def forget_addresses(connection: sqlite3.Connection) -> None:
+        connection.execute("UPDATE clusters SET mode = 'uploaded'")
+        connection.execute("UPDATE nodes SET overlay_ip = NULL")
+
+    async with control_plane() as plane:
+        await five(plane)
+        await plane.control.database.write(forget_addresses)
+        found = await walk(plane, sort=sort, page_size=2, **query)
+        assert found == sorted("abcde", reverse=sort.startswith("-"))
+
+
+@pytest.mark.parametrize("query", [{"name": "a"}, {"group": "db"}, {"role": "member"}, {"state": "offline"}])
+@pytest.mark.parametrize("sort", SORTS)
+async def test_cursors_keep_to_the_filter(sort: str, query: dict[str, str]) -> None:
+    async with control_plane() as plane:
+        await five(plane)
+        for number in range(4):
+            await plane.add_node(f"a{number}", groups=("db",), keyed=False)
+        found = await walk(plane, sort=sort, page_size=3, **query)
+        page = await listed(plane, sort=sort, page_size=500, **query)
+        assert found == names(page)
+        assert len(found) == page.total > 3
 
 
 async def test_last_seen_is_sorted_by_what_is_shown_and_not_by_what_was_flushed() -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from edgegc.control import bundles, certificates, enrolment, fleet, node_lists, nodes, topology
+from edgegc.control import bundles, certificates, enrolment, fleet, node_batches, node_lists, nodes, topology
 from edgegc.model import message
 from tests.control_plane import OPERATOR, Plane, control_plane, new_public_key
 
@@ -107,6 +107,16 @@ async def test_nothing_that_an_admin_does_with_one_node_reads_a_whole_table() ->
             await nodes.set_routes(control, OPERATOR, made.id, message.Routes(routes=("10.20.0.0/16",)))
             await nodes.set_relay(control, OPERATOR, made.id)
             await nodes.delete(control, OPERATOR, made.id)
+        await no_scans(plane, statements)
+
+
+async def test_a_batch_of_nodes_reads_no_whole_table() -> None:
+    async with control_plane() as plane:
+        await plane.add_node("old")
+        items = tuple(message.NodeCreate(name=f"pi-{n}", public_key=new_public_key()) for n in range(3))
+        with recorded(plane) as statements:
+            batch = message.NodeBatch(nodes=items)
+            await node_batches.create(plane.control, OPERATOR, plane.cluster_id, batch)
         await no_scans(plane, statements)
 
 

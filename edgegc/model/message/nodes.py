@@ -23,6 +23,12 @@ class NodeCreate(Request, frozen=True, kw_only=True):
     public_key: str | None = None
 
 
+class NodeBatch(Request, frozen=True, kw_only=True):
+    """``POST /api/v1/nodes/batch``: all of them are made, or none."""
+
+    nodes: Annotated[tuple[NodeCreate, ...], Meta(min_length=1, max_length=1000)]
+
+
 class NodeUpdate(Request, frozen=True, kw_only=True):
     """``PATCH /api/v1/nodes/{id}``; ``listen_port`` null means: the agent decides."""
 
@@ -72,6 +78,12 @@ class NodeView(Struct, frozen=True, kw_only=True, omit_defaults=True):
     created_at: datetime
     updated_at: datetime
     node_token: str | UnsetType = UNSET
+
+
+class NodesCreated(Struct, frozen=True, kw_only=True):
+    """The answer to ``POST /api/v1/nodes/batch``: the nodes in the order asked for, each with its token, shown once."""
+
+    nodes: tuple[NodeView, ...]
 
 
 class NodeQuery(Struct, frozen=True, kw_only=True):
