@@ -200,6 +200,22 @@ class Client(Transport):
         """Stop a node from relaying."""
         await self.request("DELETE", f"/api/v1/nodes/{_segment(node_id)}/relay")
 
+    async def policy(self, *, cluster_id: str | None = None) -> message.Policy:
+        """Return the cluster's firewall policy."""
+        return await self.call(message.Policy, "GET", "/api/v1/policy", query={"cluster_id": cluster_id})
+
+    async def set_policy(
+        self, policy: message.Policy, *, cluster_id: str | None = None, dry_run: bool = False
+    ) -> message.PolicyChange:
+        """Replace the cluster's firewall policy; with ``dry_run`` only say which nodes that would change."""
+        return await self.call(
+            message.PolicyChange,
+            "PUT",
+            "/api/v1/policy",
+            body=policy,
+            query={"cluster_id": cluster_id, "dry_run": dry_run or None},
+        )
+
     async def create_enrolment_key(
         self, key: message.EnrolmentKeyCreate, *, cluster_id: str | None = None
     ) -> message.EnrolmentKeyView:

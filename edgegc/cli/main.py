@@ -27,6 +27,7 @@ COMMANDS = {
     "key": ("edgegc.cli.key:key", "Enrolment keys: with one, a machine becomes a node."),
     "token": ("edgegc.cli.token:token", "API tokens, for people and programs."),
     "route": ("edgegc.cli.route:route", "Subnets behind nodes."),
+    "policy": ("edgegc.cli.policy:policy", "The firewall of a cluster."),
     "topology": ("edgegc.cli.topology:topology", "Lighthouses, relays and routes of a cluster."),
     "lighthouse": ("edgegc.cli.lighthouse:lighthouse", "The lighthouses that this box runs."),
     "rollout": ("edgegc.cli.rollout:rollout", "Who runs what."),

@@ -104,6 +104,8 @@ class Control:
         if isinstance(result, Committed):
             for event in result.events:
                 self._follow(event)
+            # Together, so that the many whom one commit concerns are told to spread their downloads.
+            self.polls.follow(result.events)
 
     def _follow(self, event: Event) -> None:
         gone = self.roll.members(event.cluster_id) if isinstance(event, ClusterDeleted) else ()
@@ -120,7 +122,6 @@ class Control:
                 self.token_uses.forget(event.token_id)
             case _:
                 pass
-        self.polls.follow(event)
         self.bus.publish(event)
 
     def _forget_node(self, node_id: str) -> None:

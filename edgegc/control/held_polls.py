@@ -101,17 +101,20 @@ class Polls:
             self._leave(entry.cluster_id, node_id, waiter)
         return Answer(version=self._roll.effective(node_id), spread_s=waiter.spread_s, waited=True)
 
-    def follow(self, event: Event) -> None:
-        """Wake whom a commit concerns; the roll has followed it already."""
-        match event:
-            case NodeChanged() | NodeDeleted():
-                waiters = self._waiting.get(event.cluster_id, {}).get(event.node_id)
-                if waiters:
-                    self._wake({event.node_id: waiters})
-            case ClusterChanged() | ClusterDeleted():
-                self._wake(self._waiting.get(event.cluster_id, {}))
-            case _:
-                pass
+    def follow(self, events: Iterable[Event]) -> None:
+        """Wake whom a commit concerns; the roll has followed all of it already."""
+        concerned: dict[str, list[_Waiter]] = {}
+        for event in events:
+            match event:
+                case NodeChanged() | NodeDeleted():
+                    waiters = self._waiting.get(event.cluster_id, {}).get(event.node_id)
+                    if waiters:
+                        concerned[event.node_id] = waiters
+                case ClusterChanged() | ClusterDeleted():
+                    concerned.update(self._waiting.get(event.cluster_id, {}))
+                case _:
+                    pass
+        self._wake(concerned)
 
     def release_all(self) -> None:
         """Answer every held check now, as at shutdown."""

@@ -73,6 +73,17 @@ def renew(write: Write, cluster: Cluster, node: Node) -> None:
     replace_certificate(write, cluster, node, _public_key(node), version=version, blocklist=False)
 
 
+def sign_name(write: Write, cluster: Cluster, node_id: str, *, version: int) -> None:
+    """Sign a node's certificate again for its present name, in a version that the caller has bumped already.
+
+    The old one, for a name that rules may mean somebody else by, goes on the blocklist.
+    """
+    node = nodes.get(write.connection, node_id)
+    if node is None:
+        raise AssertionError(f"there is no node {node_id}")
+    replace_certificate(write, cluster, node, _public_key(node), version=version, blocklist=True)
+
+
 def _public_key(node: Node) -> bytes:
     if node.certificate is None:
         raise AssertionError(f"node {node.id} has no certificate")

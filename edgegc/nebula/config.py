@@ -7,7 +7,7 @@ What depends on the machine is left to whoever runs nebula there, and wins over 
 from __future__ import annotations
 
 from ipaddress import IPv4Address
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from edgegc.nebula.plain_yaml import dump
 
@@ -19,7 +19,14 @@ if TYPE_CHECKING:
     from edgegc.model.node import Node
     from edgegc.model.policy import Policy, Rule
 
-__all__ = ["LIGHTHOUSE_INTERVAL_S", "RENDERER_REVISION", "dump", "lighthouse_config", "node_config"]
+__all__ = [
+    "LIGHTHOUSE_INTERVAL_S",
+    "RENDERER_REVISION",
+    "dump",
+    "lighthouse_config",
+    "node_config",
+    "policy_rules",
+]
 
 RENDERER_REVISION = 1
 """Raise it with every change that makes another text from the same rows: a start with a new one bumps every cluster."""
@@ -30,6 +37,13 @@ nebula's older default of 60 it takes minutes after a SIGKILL. It never changes:
 the handling of SIGHUP for good."""
 
 _ANY_ICMP: dict[str, object] = {"port": "any", "proto": "icmp", "host": "any"}
+
+
+class PolicyRules(NamedTuple):
+    """The rules of a policy that one node gets, as nebula reads them."""
+
+    inbound: list[dict[str, object]]
+    outbound: list[dict[str, object]]
 
 
 def node_config(
@@ -50,7 +64,7 @@ def node_config(
     # A node proves that a version works by pinging a lighthouse over the overlay, whatever the operator's policy says.
     inbound = [_ANY_ICMP] if node.is_lighthouse else []
     outbound = [_ANY_ICMP]
-    groups = frozenset(node.groups)
+    by_policy = policy_rules(policy, node.groups)
     return {
         "pki": _pki(blocklist),
         "static_host_map": _static_host_map(topology, node.id),
@@ -67,11 +81,17 @@ def node_config(
             "mtu": node.mtu,
             "unsafe_routes": _unsafe_routes(topology, gateways, node.id),
         },
-        "firewall": _firewall(
-            inbound=inbound + [_rule(rule) for rule in policy.inbound if _concerns(rule, groups)],
-            outbound=outbound + [_rule(rule) for rule in policy.outbound if _concerns(rule, groups)],
-        ),
+        "firewall": _firewall(inbound=inbound + by_policy.inbound, outbound=outbound + by_policy.outbound),
     }
+
+
+def policy_rules(policy: Policy, groups: Iterable[str]) -> PolicyRules:
+    """Return what a policy gives to a node with these groups."""
+    has = frozenset(groups)
+    return PolicyRules(
+        [_rule(rule) for rule in policy.inbound if _concerns(rule, has)],
+        [_rule(rule) for rule in policy.outbound if _concerns(rule, has)],
+    )
 
 
 def lighthouse_config(*, cluster: Cluster, topology: Topology, blocklist: Iterable[str]) -> dict[str, object]:

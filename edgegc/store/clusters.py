@@ -77,6 +77,14 @@ def update_settings(connection: sqlite3.Connection, cluster: Cluster) -> None:
     connection.execute(f"UPDATE clusters SET {assigned(_SETTINGS)} WHERE id = :id", _row(cluster))
 
 
+def set_policy(connection: sqlite3.Connection, cluster_id: str, policy: Policy, *, at: int) -> None:
+    """Replace the firewall policy of a cluster."""
+    connection.execute(
+        "UPDATE clusters SET policy = ?, updated_at = ? WHERE id = ?",
+        (_encode_policy(policy).decode(), at, cluster_id),
+    )
+
+
 def next_version(connection: sqlite3.Connection, cluster_id: str) -> int:
     """Raise the version counter by one for something that concerns single nodes; return it."""
     return _raised(

@@ -5,7 +5,7 @@ Knows no rule: who may have which name or address, and what a change bumps, is d
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
@@ -16,7 +16,7 @@ from edgegc.store.columns import assigned, from_number, from_text, named, to_num
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 _OWN = (
     "id, cluster_id, name, role, overlay_ip, mtu, groups, listen_port, is_lighthouse, is_relay, public_addresses,"
@@ -48,6 +48,15 @@ class SelfReport(msgspec.Struct, frozen=True, kw_only=True):
     reported_state: ReportedState | None
     error: str | None
     nebula_version: str | None
+
+
+class Membership(NamedTuple):
+    """What decides which rules of a policy concern a node, and the certificate that it is known by."""
+
+    id: str
+    name: str
+    groups: tuple[str, ...]
+    certificate_pem: str
 
 
 def insert(connection: sqlite3.Connection, node: Node, *, token_digest: bytes) -> None:
@@ -163,6 +172,18 @@ def topology(connection: sqlite3.Connection, cluster_id: str) -> tuple[Node, ...
         (cluster_id,),
     )
     return tuple(_node(row) for row in rows)
+
+
+def members_with_bundle(connection: sqlite3.Connection, cluster_id: str) -> Iterator[Membership]:
+    """Yield every node of a cluster that has a bundle, by name."""
+    rows = connection.execute(
+        "SELECT n.id, n.name, n.groups, c.pem FROM nodes n"
+        " JOIN certificates c ON c.node_id = n.id AND c.state = 'current'"
+        " WHERE n.cluster_id = ? ORDER BY n.name",
+        (cluster_id,),
+    )
+    for node_id, name, groups, pem in rows:
+        yield Membership(node_id, name, from_text(groups), pem)
 
 
 def roll_entries(connection: sqlite3.Connection, node_ids: Iterable[str]) -> list[NodeChanged]:

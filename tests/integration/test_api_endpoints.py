@@ -486,7 +486,7 @@ async def test_the_operator_must_name_the_cluster_and_a_foreign_one_does_not_exi
     theirs = await box.cluster("theirs")
     foreign = await box.enrolled(theirs["id"], "secret")
     boss = (await box.admin(mine["id"]))["node_token"]
-    for path in ("nodes", "enrollment-keys", "topology", "routes/cluster", "rollout"):
+    for path in ("nodes", "enrollment-keys", "topology", "routes/cluster", "rollout", "policy"):
         is_problem(await box.request("GET", f"/api/v1/{path}"), 400, "invalid_request", "cluster_id")
         is_problem(await box.request("GET", f"/api/v1/{path}?cluster_id={UNKNOWN_ID}"), 404, "not_found")
         reply = await box.request("GET", f"/api/v1/{path}?cluster_id={theirs['id']}", token=boss)
@@ -510,6 +510,43 @@ async def test_a_member_may_not_administer_and_a_reader_may_not_write(box: Box) 
         is_problem(await box.request("DELETE", path, token=token), 403, "forbidden")
     key = await box.key(cluster["id"])
     is_problem(await box.request("GET", f"/api/v1/nodes{of}", token=key), 403, "forbidden")
+
+
+async def test_the_policy_is_shown_previewed_replaced_and_refused_by_rule_and_field(box: Box) -> None:
+    cluster = await box.cluster()
+    of = f"?cluster_id={cluster['id']}"
+    anybody = {"port": "any", "proto": "any", "host": "any"}
+    shown = await box.request("GET", f"/api/v1/policy{of}")
+    assert (shown.status, shown.json) == (200, {"inbound": [anybody], "outbound": [anybody]})
+    node = await box.enrolled(cluster["id"], "pi-7")
+    wanted = {"inbound": [{"port": 22, "proto": "tcp", "groups": ["ops"]}], "outbound": [anybody]}
+    preview = await box.request("PUT", f"/api/v1/policy{of}&dry_run=true", body=wanted)
+    assert preview.json["nodes"] == [{"id": node["node_id"], "name": "pi-7"}]
+    assert preview.json["signed_again"] == []
+    assert (await box.request("GET", f"/api/v1/policy{of}")).json == shown.json
+    kept = await box.request("PUT", f"/api/v1/policy{of}", body=wanted)
+    assert (kept.status, kept.json) == (200, preview.json)
+    assert kept.json["inbound"] == [{"port": "22", "proto": "tcp", "groups": ["ops"]}]
+    polled = await box.request("GET", "/api/v1/config/version", token=node["node_token"])
+    assert polled.json["version"] > node["version"]
+    for rule, words in (
+        ({"port": "x", "proto": "tcp", "host": "any"}, "inbound[1].port: 'x' is no port"),
+        ({"port": 70000, "proto": "tcp", "host": "any"}, "inbound[1].port: "),
+        ({"port": True, "proto": "tcp", "host": "any"}, "inbound[1].port: "),
+        ({"port": 1, "proto": "sctp", "host": "any"}, "inbound[1].proto: "),
+        ({"port": 1, "proto": "tcp", "cidr": "10.0.0.0/33"}, "inbound[1].cidr: "),
+        ({"port": 1, "proto": "tcp", "groups": ["a b"]}, "inbound[1].groups[0]: "),
+        ({"port": 1, "proto": "tcp", "hosts": "any"}, "inbound[1]: unknown field 'hosts'"),
+        ({"proto": "tcp", "host": "any"}, "inbound[1]: port is required"),
+    ):
+        body = {"inbound": [anybody, rule], "outbound": []}
+        is_problem(await box.request("PUT", f"/api/v1/policy{of}", body=body), 400, "invalid_request", words)
+    too_many = {"inbound": [], "outbound": [anybody] * 257}
+    reply = await box.request("PUT", f"/api/v1/policy{of}", body=too_many)
+    is_problem(reply, 400, "invalid_request", "outbound: must have at most 256 items")
+    reply = await box.request("PUT", f"/api/v1/policy{of}&dry_run=perhaps", body=wanted)
+    is_problem(reply, 400, "invalid_request", "dry_run")
+    is_problem(await box.request("PUT", "/api/v1/policy", body=wanted), 400, "invalid_request", "cluster_id")
 
 
 async def test_lighthouse_and_relay_are_set_and_unset(box: Box) -> None:

@@ -193,6 +193,37 @@ def test_routes_show_up_in_list_and_topology(box: Box) -> None:
     assert box.run("node", "delete", "gate").returncode == 0
 
 
+def test_a_policy_is_shown_previewed_and_set_from_a_file_of_each_kind(box: Box, tmp_path: Path) -> None:
+    before = box.json("policy", "show")
+    assert "anybody" in box.run("policy", "show").stdout
+    node = box.json("node", "create", "ruled", "--groups", "web")
+    rules = {"inbound": [{"port": "443", "proto": "tcp", "groups": ["ops"], "on_groups": ["web"]}]}
+    files = {
+        "rules.json": json.dumps(rules | {"outbound": []}),
+        "rules.yml": "inbound:\n- {port: 443, proto: tcp, groups: [ops], on_groups: [web]}\noutbound: []\n",
+        "rules.toml": "outbound = []\n[[inbound]]\nport = 443\nproto = 'tcp'\ngroups = ['ops']\non_groups = ['web']\n",
+    }
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+        # Who has sent no key yet has no bundle that could change.
+        changes = rules | {"outbound": [], "nodes": [], "signed_again": []}
+        assert box.json("policy", "set", str(tmp_path / name), "--dry-run") == changes
+        assert box.json("policy", "set", str(tmp_path / name)) == changes
+    assert box.json("policy", "show") == rules | {"outbound": []}
+    assert "groups ops" in box.run("policy", "show").stdout
+    (tmp_path / "bad.yml").write_text(
+        "inbound:\n- {port: 443, proto: tcp, host: any, prot: x}\noutbound: []\n"
+    )
+    refused = box.run("policy", "set", str(tmp_path / "bad.yml"))
+    assert refused.returncode == 2
+    assert "inbound[0]" in refused.stderr
+    assert "prot" in refused.stderr
+    (tmp_path / "before.json").write_text(json.dumps(before))
+    assert box.run("policy", "set", str(tmp_path / "before.json")).returncode == 0
+    assert box.json("policy", "show") == before
+    assert box.run("node", "delete", node["id"]).returncode == 0
+
+
 def test_keys_and_tokens_are_made_listed_and_revoked(box: Box) -> None:
     join = box.run("key", "create", "--uses", "unlimited", "--label", "lab", "--show-join").stdout.split()
     assert join[:3] == ["edgegc", "join", box.url]
@@ -212,6 +243,7 @@ def test_every_command_works_over_tls_with_token_and_pin(box: Box) -> None:
         ["node", "list"],
         ["cluster", "show"],
         ["topology"],
+        ["policy", "show"],
         ["rollout"],
         ["lighthouse", "list"],
         ["status"],

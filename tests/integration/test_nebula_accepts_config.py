@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import time
-from ipaddress import IPv4Interface
+from ipaddress import IPv4Interface, IPv4Network
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from edgegc.control import policy_rules
+from edgegc.model import message
 from edgegc.model.message import NodeRoutes, Topology, TopologyLighthouse
 from edgegc.model.policy import ANY_TO_ANY, Policy, Rule
 from edgegc.nebula import certificate as certificates
@@ -59,6 +64,32 @@ TOPOLOGY = Topology(
     relays=(BOX, landmark(2, LIGHTHOUSE.public_addresses)),
     routes=(NodeRoutes(node_id=ROUTER.id, name=ROUTER.name, routes=ROUTER.routes),),
 )
+_PORTS = st.integers(1, 65_535).map(str)
+_RANGES = st.tuples(st.integers(1, 65_000), st.integers(0, 500)).map(lambda at: f"{at[0]}-{at[0] + at[1]}")
+_SIDES = st.one_of(
+    st.lists(
+        st.from_regex(r"[A-Za-z0-9]([A-Za-z0-9._:-]{0,20}[A-Za-z0-9])?", fullmatch=True),
+        min_size=1,
+        max_size=3,
+        unique=True,
+    ).map(lambda groups: {"groups": [group for group in groups if group != "any"] or ["web"]}),
+    st.from_regex(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,20}[A-Za-z0-9])?", fullmatch=True).map(
+        lambda name: {"host": name}
+    ),
+    st.tuples(st.integers(0, 2**32 - 1), st.integers(0, 32)).map(
+        lambda at: {"cidr": str(IPv4Network(at, strict=False))}
+    ),
+)
+TAKEN_RULES = st.one_of(
+    st.builds(
+        lambda port, proto, side: {"port": port, "proto": proto, **side},
+        st.one_of(_PORTS, _RANGES, st.sampled_from(["any", "fragment"])),
+        st.sampled_from(["any", "tcp", "udp"]),
+        _SIDES,
+    ),
+    _SIDES.map(lambda side: {"port": "any", "proto": "icmp", **side}),
+)
+"""Rules as the API takes them, of every form."""
 ALONE = Topology(cluster_id=CLUSTER_ID, version=1, lighthouses=(), relays=(), routes=())
 BLOCKLIST = ["ab" * 32, "12345e" + "6" * 58]
 
@@ -117,6 +148,16 @@ def test_nebula_accepts_the_configuration_of_a_node(
         blocklist=BLOCKLIST,
     )
     assert refusal(nebula, tmp_path, document, port=4242, groups=node.groups) == ""
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rules=st.lists(TAKEN_RULES, min_size=1, max_size=8))
+def test_nebula_accepts_every_rule_that_we_take(nebula: Path, tmp_path: Path, rules: Any) -> None:
+    asked = msgspec.convert({"inbound": rules, "outbound": rules}, message.Policy)
+    document = config.node_config(
+        node=MEMBER, topology=ALONE, gateways={}, policy=policy_rules.read(asked), blocklist=()
+    )
+    assert refusal(nebula, tmp_path, document, port=0) == ""
 
 
 def test_nebula_accepts_the_first_node_of_a_cluster_without_lighthouse(nebula: Path, tmp_path: Path) -> None:

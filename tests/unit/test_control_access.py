@@ -15,6 +15,7 @@ from edgegc.control import (
     enrolment,
     lighthouses,
     nodes,
+    policies,
     rollout,
     tenants,
     tokens,
@@ -35,6 +36,7 @@ READS: dict[str, Any] = {
     "nodes.list": lambda c, w, cluster, node: nodes.list_(c, w, cluster, message.NodeQuery()),
     "nodes.get": lambda c, w, cluster, node: nodes.get(c, w, node),
     "keys.list": lambda c, w, cluster, node: enrolment.list_keys(c, w, cluster),
+    "policy.get": lambda c, w, cluster, node: policies.get(c, w, cluster),
     "rollout": lambda c, w, cluster, node: rollout.rollout(c, w, cluster),
 }
 WRITES: dict[str, Any] = {
@@ -50,6 +52,12 @@ WRITES: dict[str, Any] = {
     "nodes.routes": lambda c, w, cluster, node: nodes.set_routes(c, w, node, message.Routes(routes=())),
     "keys.create": lambda c, w, cluster, node: enrolment.create_key(
         c, w, cluster, message.EnrolmentKeyCreate()
+    ),
+    "policy.put": lambda c, w, cluster, node: policies.put(
+        c, w, cluster, message.Policy(inbound=(), outbound=())
+    ),
+    "policy.preview": lambda c, w, cluster, node: policies.preview(
+        c, w, cluster, message.Policy(inbound=(), outbound=())
     ),
     "nodes.delete": lambda c, w, cluster, node: nodes.delete(c, w, node),
 }

@@ -13,7 +13,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edgegc.control import certificates, clusters, fleet, housekeeping, nodes, rendering
+from edgegc.control import (
+    certificates,
+    clusters,
+    fleet,
+    housekeeping,
+    nodes,
+    policies,
+    policy_rules,
+    rendering,
+)
 from edgegc.errors import Error
 from edgegc.model import message
 from edgegc.model.policy import ANY_TO_ANY, Policy, Rule
@@ -90,6 +99,7 @@ STEPS = st.sampled_from(
         *["routes"] * 2,
         "token",
         "cluster",
+        *["policy"] * 3,
         "report",
         "time",
     ]
@@ -151,6 +161,14 @@ async def _step(plane: Plane, data: st.DataObject, step: str, existing: list[str
     if step == "cluster":
         changes = data.draw(CLUSTER_PATCHES)
         await clusters.update(control, OPERATOR, plane.cluster_id, message.ClusterUpdate(**changes))
+        return
+    if step == "policy":
+        wanted = policy_rules.show(data.draw(POLICIES))
+        previewed = await policies.preview(control, OPERATOR, plane.cluster_id, wanted)
+        before = {node_id: control.roll.effective(node_id) for node_id in existing}
+        await policies.put(control, OPERATOR, plane.cluster_id, wanted)
+        moved = {node_id for node_id in existing if control.roll.effective(node_id) != before[node_id]}
+        assert moved == {node.id for node in (*previewed.nodes, *previewed.signed_again)}
         return
     if step == "time":
         plane.clock.at += data.draw(st.sampled_from([1, 700, 70_000, 13_000_000]))

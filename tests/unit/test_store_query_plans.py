@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from edgegc.control import bundles, certificates, enrolment, fleet, node_batches, node_lists, nodes, topology
+from edgegc.control import (
+    bundles,
+    certificates,
+    enrolment,
+    fleet,
+    node_batches,
+    node_lists,
+    nodes,
+    policies,
+    topology,
+)
 from edgegc.model import message
 from tests.control_plane import OPERATOR, Plane, control_plane, new_public_key
 
@@ -147,3 +157,14 @@ async def test_a_search_by_name_reads_only_names_that_begin_so() -> None:
             await node_lists.list_(plane.control, OPERATOR, plane.cluster_id, query)
         steps = [step for found in (await plans(plane, statements)).values() for step in found]
         assert any("cluster_id=? AND name>? AND name<?" in step for step in steps), steps
+
+
+async def test_a_policy_reads_no_table_beyond_its_cluster() -> None:
+    async with control_plane() as plane:
+        await plane.add_node("pi-1")
+        wanted = message.Policy(inbound=(), outbound=())
+        with recorded(plane) as statements:
+            await policies.preview(plane.control, OPERATOR, plane.cluster_id, wanted)
+            await policies.put(plane.control, OPERATOR, plane.cluster_id, wanted)
+            await policies.get(plane.control, OPERATOR, plane.cluster_id)
+        await no_scans(plane, statements)

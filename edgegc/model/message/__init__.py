@@ -68,6 +68,12 @@ from edgegc.model.message.nodes import (
     NodeUpdate,
     NodeView,
 )
+from edgegc.model.message.policy import (
+    Policy,
+    PolicyChange,
+    PolicyNode,
+    PolicyRule,
+)
 from edgegc.model.message.tenants import (
     TenantCreate,
     TenantList,
@@ -123,6 +129,10 @@ __all__ = [
     "NodeUpdate",
     "NodeView",
     "NodesCreated",
+    "Policy",
+    "PolicyChange",
+    "PolicyNode",
+    "PolicyRule",
     "Port",
     "Problem",
     "Report",
