@@ -258,6 +258,11 @@ class Client(Transport):
             message.TenantView, "PATCH", f"/api/v1/tenants/{_segment(tenant_id)}", body=change
         )
 
+    async def delete_tenant(self, tenant_id: str, *, cascade: bool = False) -> None:
+        """Delete a tenant; with ``cascade`` also its clusters and their nodes."""
+        path = f"/api/v1/tenants/{_segment(tenant_id)}"
+        await self.request("DELETE", path, query={"cascade": "true" if cascade else None})
+
     async def clusters(self) -> message.ClusterList:
         """Return all clusters that the caller may see."""
         return await self.call(message.ClusterList, "GET", "/api/v1/clusters")
@@ -275,6 +280,11 @@ class Client(Transport):
         return await self.call(
             message.ClusterView, "PATCH", f"/api/v1/clusters/{_segment(cluster_id)}", body=change
         )
+
+    async def delete_cluster(self, cluster_id: str, *, cascade: bool = False) -> None:
+        """Delete a cluster; with ``cascade`` also its nodes."""
+        path = f"/api/v1/clusters/{_segment(cluster_id)}"
+        await self.request("DELETE", path, query={"cascade": "true" if cascade else None})
 
     async def create_api_token(self, token: message.ApiTokenCreate) -> message.ApiTokenView:
         """Make an API token; the answer alone shows it."""

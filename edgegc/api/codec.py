@@ -163,6 +163,8 @@ def _sentence(said: str, kind: type[msgspec.Struct]) -> str:
             return f"{prefix}must have {_BOUNDS[operator]} {number} items"
         return f"{prefix}must be {_BOUNDS[operator]} {number}"
     if said.startswith("Object contains unknown field"):
+        if not path and _quoted(said) in getattr(kind, "IMMUTABLE", ()):
+            return f"{_quoted(said)}: can't be changed"
         return f"{prefix}unknown field {_quoted(said)!r}"
     if said.startswith("Object missing required field"):
         return f"{prefix}{_quoted(said)} is required"

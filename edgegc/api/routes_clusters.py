@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from edgegc.api import codec
 from edgegc.api.operation import declare
+from edgegc.api.queries import CascadeQuery
 from edgegc.control import clusters, tenants
 from edgegc.model import message
 
@@ -60,6 +61,20 @@ def add(app: Application) -> None:
         asked = await app.body(message.TenantUpdate)
         return codec.reply(await tenants.update(control, caller, tenant_id, asked))
 
+    @app.delete("/api/v1/tenants/<tenant_id>")
+    @describe(
+        "Delete a tenant",
+        who="operator",
+        query=CascadeQuery,
+        gives={204: None},
+        refuses=(409,),
+        says="Refused while it has clusters, unless cascade says that they go with it, nodes and all.",
+    )
+    async def delete_tenant(tenant_id: str) -> Response:
+        caller = await app.caller()
+        await tenants.delete(control, caller, tenant_id, cascade=app.query(CascadeQuery).cascade)
+        return codec.nothing()
+
     @app.post("/api/v1/clusters")
     @describe(
         "Create a cluster",
@@ -97,3 +112,18 @@ def add(app: Application) -> None:
         caller = await app.caller()
         asked = await app.body(message.ClusterUpdate)
         return codec.reply(await clusters.update(control, caller, cluster_id, asked))
+
+    @app.delete("/api/v1/clusters/<cluster_id>")
+    @describe(
+        "Delete a cluster",
+        who="operator",
+        query=CascadeQuery,
+        gives={204: None},
+        refuses=(409,),
+        says="Refused while it has nodes, unless cascade says that they go with it. Its keys, its enrolment keys and its "
+        "lighthouse on this box go too; API tokens lose what they might do in it.",
+    )
+    async def delete_cluster(cluster_id: str) -> Response:
+        caller = await app.caller()
+        await clusters.delete(control, caller, cluster_id, cascade=app.query(CascadeQuery).cascade)
+        return codec.nothing()

@@ -176,6 +176,23 @@ def update(common: Common, /, cluster: str | None, **optional: Any) -> None:
     _show(common, ask(common, question))
 
 
+@cluster.command(example="edgegc cluster delete home --cascade")
+@click.argument("cluster")
+@click.option("--cascade", is_flag=True, help="Delete its nodes too.")
+@remote_options
+@click.pass_obj
+def delete(common: Common, cluster: str, cascade: bool) -> None:
+    """Delete a cluster, by name or id, with its keys and its lighthouse. One with nodes only with --cascade."""
+    from edgegc.cli.output import note
+    from edgegc.cli.remote import ask, find_cluster
+
+    async def question(client: Client) -> None:
+        await client.delete_cluster(await find_cluster(client, cluster), cascade=cascade)
+
+    ask(common, question)
+    note(common, f"{cluster} is deleted")
+
+
 def _show(common: Common, view: message.ClusterView) -> None:
     from edgegc.cli.output import emit_object
 

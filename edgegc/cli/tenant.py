@@ -79,6 +79,23 @@ def update(common: Common, tenant: str, name: str) -> None:
     _show(common, ask(common, question))
 
 
+@tenant.command(example="edgegc tenant delete acme --cascade")
+@click.argument("tenant")
+@click.option("--cascade", is_flag=True, help="Delete its clusters and all their nodes too.")
+@remote_options
+@click.pass_obj
+def delete(common: Common, tenant: str, cascade: bool) -> None:
+    """Delete a tenant, by name or id. One with clusters only with --cascade."""
+    from edgegc.cli.output import note
+    from edgegc.cli.remote import ask, find_tenant
+
+    async def question(client: Client) -> None:
+        await client.delete_tenant(await find_tenant(client, tenant), cascade=cascade)
+
+    ask(common, question)
+    note(common, f"{tenant} is deleted")
+
+
 def _show(common: Common, view: message.TenantView) -> None:
     from edgegc.cli.output import emit_object
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import UNSET
 
-from edgegc.control import addresses, announcements, signing
+from edgegc.control import addresses, announcements, cluster_deletion, signing
 from edgegc.control.callers import operator_only
 from edgegc.control.versions import bump
 from edgegc.control.views import cluster_view
@@ -47,7 +47,7 @@ async def create(control: Control, caller: Caller, request: ClusterCreate) -> Cl
         request.lighthouse_public_addresses, network, field="lighthouse_public_addresses"
     )
     allowed = addresses.allowed_routes(request.allowed_routes)
-    port_in_use = request.provide_lighthouse and control.udp_port_in_use(request.lighthouse_port)
+    port_in_use = request.provide_lighthouse and _port_in_use(control, request.lighthouse_port)
 
     def job(write: Write) -> tuple[Cluster, Authority]:
         connection = write.connection
@@ -140,17 +140,37 @@ async def update(control: Control, caller: Caller, cluster_id: str, request: Clu
     return await control.write(caller, job)
 
 
+async def delete(control: Control, caller: Caller, cluster_id: str, *, cascade: bool) -> None:
+    """Delete a cluster: its keys, its tokens, its lighthouse on this box. NotFound; Conflict while it has nodes, unless
+    ``cascade`` says that they go with it.
+    """
+    operator_only(caller)
+
+    def job(write: Write) -> None:
+        cluster = _get(write.connection, cluster_id)
+        if cluster.node_count and not cascade:
+            nodes = "1 node" if cluster.node_count == 1 else f"{cluster.node_count} nodes"
+            raise Conflict(f"the cluster {cluster.name!r} has {nodes}; cascade=true deletes them with it")
+        cluster_deletion.delete(write, cluster.id)
+
+    await control.write(caller, job)
+
+
 def _takes_port(control: Control, before: Cluster, after: Cluster) -> bool:
     """Whether a change makes the lighthouse take a UDP port that another program has."""
     if not after.provide_lighthouse:
         return False
     if before.provide_lighthouse and before.lighthouse_port == after.lighthouse_port:
         return False
-    status = control.lighthouses.get(after.id)
-    if status is not None and status.port == after.lighthouse_port:
-        # Our own lighthouse, on its way out: the test would find only that.
+    return _port_in_use(control, after.lighthouse_port)
+
+
+def _port_in_use(control: Control, port: int) -> bool:
+    """Whether another program has a UDP port. Which of our own lighthouses are to have it, the rows know."""
+    if any(status.port == port for status in control.lighthouses.all()):
+        # Our own, and if no row wants it any more, on its way out: the test would find only that.
         return False
-    return control.udp_port_in_use(after.lighthouse_port)
+    return control.udp_port_in_use(port)
 
 
 def _change(write: Write, before: Cluster, after: Cluster, *, port_in_use: bool) -> Cluster:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from edgegc.errors import Forbidden, Invalid, NotFound
+from edgegc.model.credential import cluster_of_scope
 
 if TYPE_CHECKING:
     from edgegc.control.control import Control
@@ -73,8 +74,7 @@ def _levels(scopes: tuple[str, ...]) -> dict[str, str]:
     """Return what a token may in which cluster: ``read`` or ``admin``, by cluster id."""
     levels: dict[str, str] = {}
     for scope in scopes:
-        kind, _, rest = scope.partition(":")
-        cluster_id, _, level = rest.partition(":")
-        if kind == "cluster" and levels.get(cluster_id) != "admin":
-            levels[cluster_id] = level
+        cluster_id = cluster_of_scope(scope)
+        if cluster_id is not None and levels.get(cluster_id) != "admin":
+            levels[cluster_id] = scope.rpartition(":")[2]
     return levels

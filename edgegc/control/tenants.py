@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import UNSET
 
+from edgegc.control import cluster_deletion
 from edgegc.control.callers import operator_only
 from edgegc.control.views import tenant_view
 from edgegc.control.write import new_id
 from edgegc.errors import Conflict, NotFound
 from edgegc.model.message import TenantList
 from edgegc.model.tenant import Tenant
-from edgegc.store import tenants
+from edgegc.store import clusters, tenants
 
 if TYPE_CHECKING:
     import sqlite3
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from edgegc.control.write import Write
     from edgegc.model.credential import Caller
     from edgegc.model.message import TenantCreate, TenantUpdate, TenantView
+
+MOST_NAMES = 5
+"""Clusters that a refusal names."""
 
 
 async def create(control: Control, caller: Caller, request: TenantCreate) -> TenantView:
@@ -65,6 +69,31 @@ async def update(control: Control, caller: Caller, tenant_id: str, request: Tena
         return msgspec.structs.replace(tenant, name=request.name)
 
     return tenant_view(await control.write(caller, job))
+
+
+async def delete(control: Control, caller: Caller, tenant_id: str, *, cascade: bool) -> None:
+    """Delete a tenant, and with ``cascade`` its clusters with all their nodes. NotFound; Conflict while it has clusters."""
+    operator_only(caller)
+
+    def job(write: Write) -> None:
+        tenant = _get(write.connection, tenant_id)
+        owned = clusters.of_tenant(write.connection, tenant.id)
+        if owned and not cascade:
+            raise Conflict(_owns(tenant.name, [name for _, name in owned]))
+        for cluster_id, _ in owned:
+            cluster_deletion.delete(write, cluster_id)
+        tenants.delete(write.connection, tenant.id)
+        write.audit("tenant.delete", tenant.id)
+
+    await control.write(caller, job)
+
+
+def _owns(tenant: str, names: list[str]) -> str:
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    return (
+        f"the tenant {tenant!r} has clusters: {', '.join(names[:MOST_NAMES])}{more}; "
+        "cascade=true deletes them with all their nodes"
+    )
 
 
 def _get(connection: sqlite3.Connection, tenant_id: str) -> Tenant:

@@ -49,3 +49,9 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     source: str = ""
     """Where the request came from: an IP address or ``socket``."""
     request_id: str = ""
+
+
+def cluster_of_scope(scope: str) -> str | None:
+    """Return the id of the cluster that an API token's scope is for; None for a scope of the box."""
+    kind, _, rest = scope.partition(":")
+    return rest.partition(":")[0] if kind == "cluster" else None

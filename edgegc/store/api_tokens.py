@@ -43,11 +43,23 @@ def all_(connection: sqlite3.Connection) -> tuple[ApiToken, ...]:
 
 def roll_entries(connection: sqlite3.Connection) -> list[TokenChanged]:
     """Return what the roll needs of every token."""
-    rows = connection.execute("SELECT id, digest, scopes, expires_at FROM api_tokens")
-    return [
-        TokenChanged(token_id=id_, digest=digest, scopes=from_text(scopes), expires_at=expires_at)
-        for id_, digest, scopes, expires_at in rows
-    ]
+    return _entries(connection.execute("SELECT id, digest, scopes, expires_at FROM api_tokens"))
+
+
+def for_cluster(connection: sqlite3.Connection, cluster_id: str) -> list[TokenChanged]:
+    """Return the tokens with a scope in a cluster. Reads all: there are few, and few clusters are deleted."""
+    return _entries(
+        connection.execute(
+            "SELECT id, digest, scopes, expires_at FROM api_tokens"
+            " WHERE EXISTS (SELECT 1 FROM json_each(scopes) WHERE value IN (?, ?))",
+            (f"cluster:{cluster_id}:admin", f"cluster:{cluster_id}:read"),
+        )
+    )
+
+
+def set_scopes(connection: sqlite3.Connection, token_id: str, scopes: tuple[str, ...]) -> None:
+    """Replace what a token may do."""
+    connection.execute("UPDATE api_tokens SET scopes = ? WHERE id = ?", (to_text(scopes), token_id))
 
 
 def set_last_used(connection: sqlite3.Connection, used: Iterable[tuple[str, int]]) -> None:
@@ -61,3 +73,10 @@ def set_last_used(connection: sqlite3.Connection, used: Iterable[tuple[str, int]
 def delete(connection: sqlite3.Connection, token_id: str) -> bool:
     """Delete a token; False when there is none."""
     return connection.execute("DELETE FROM api_tokens WHERE id = ?", (token_id,)).rowcount == 1
+
+
+def _entries(rows: Iterable[tuple[str, bytes, str, int | None]]) -> list[TokenChanged]:
+    return [
+        TokenChanged(token_id=id_, digest=digest, scopes=from_text(scopes), expires_at=expires_at)
+        for id_, digest, scopes, expires_at in rows
+    ]

@@ -56,6 +56,18 @@ def with_lighthouse(connection: sqlite3.Connection) -> tuple[Cluster, ...]:
     return tuple(sorted((_cluster(row) for row in rows), key=lambda cluster: cluster.id))
 
 
+def of_tenant(connection: sqlite3.Connection, tenant_id: str) -> list[tuple[str, str]]:
+    """Return id and name of a tenant's clusters, by name."""
+    return connection.execute(
+        "SELECT id, name FROM clusters WHERE tenant_id = ? ORDER BY name", (tenant_id,)
+    ).fetchall()
+
+
+def delete(connection: sqlite3.Connection, cluster_id: str) -> None:
+    """Delete a cluster with everything in it."""
+    connection.execute("DELETE FROM clusters WHERE id = ?", (cluster_id,))
+
+
 def name_taken(connection: sqlite3.Connection, tenant_id: str, name: str) -> bool:
     """Whether a tenant has a cluster of that name."""
     row = connection.execute(

@@ -43,5 +43,10 @@ def rename(connection: sqlite3.Connection, tenant_id: str, name: str) -> None:
     connection.execute("UPDATE tenants SET name = ? WHERE id = ?", (name, tenant_id))
 
 
+def delete(connection: sqlite3.Connection, tenant_id: str) -> None:
+    """Delete a tenant that has no clusters."""
+    connection.execute("DELETE FROM tenants WHERE id = ?", (tenant_id,))
+
+
 def _one(row: tuple[str, str, int] | None) -> Tenant | None:
     return None if row is None else Tenant(id=row[0], name=row[1], created_at=row[2])

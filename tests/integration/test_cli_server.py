@@ -183,6 +183,30 @@ def test_a_node_is_created_shown_changed_and_deleted_by_name(box: Box) -> None:
     assert box.run("node", "show", "pi-7").returncode == 4
 
 
+def test_a_cluster_and_its_tenant_are_deleted_by_name_lighthouse_and_files_too(box: Box) -> None:
+    port = str(free_port(socket.SOCK_DGRAM))
+    box.json("tenant", "create", "guest")
+    network = ("--network-cidr", "10.77.0.0/16", "--provide-lighthouse", "--lighthouse-port", port)
+    made = box.json("cluster", "create", "lab", "--tenant", "guest", *network)
+    box.json("node", "create", "pi-1", "--cluster", "lab")
+
+    def states() -> dict[str, str]:
+        return {each["name"]: each["state"] for each in box.json("lighthouse", "list")["lighthouses"]}
+
+    box.wait_for(lambda: states().get("lab") == "running", "second lighthouse")
+    directory = box.data / "lighthouses" / made["id"]
+    assert directory.exists()
+    refused = box.run("tenant", "delete", "guest")
+    assert (refused.returncode, "cascade" in refused.stderr) == (3, True)
+    refused = box.run("cluster", "delete", "lab")
+    assert (refused.returncode, "cascade" in refused.stderr) == (3, True)
+    assert box.run("cluster", "delete", "lab", "--cascade").returncode == 0
+    box.wait_for(lambda: "lab" not in states() and not directory.exists(), "end of the second lighthouse")
+    assert box.run("cluster", "show", "lab").returncode == 4
+    assert box.run("tenant", "delete", "guest").returncode == 0
+    assert [each["name"] for each in box.json("tenant", "list")["tenants"]] == ["home"]
+
+
 def test_routes_show_up_in_list_and_topology(box: Box) -> None:
     box.json("node", "create", "gate")
     assert box.json("route", "set", "gate", "192.168.7.0/24")["routes"] == ["192.168.7.0/24"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
@@ -28,7 +28,10 @@ class ClusterCreate(Request, frozen=True, kw_only=True):
 
 
 class ClusterUpdate(Request, frozen=True, kw_only=True):
-    """``PATCH /api/v1/clusters/{id}``; ``tenant_id``, ``mode`` and ``network_cidr`` are immutable."""
+    """``PATCH /api/v1/clusters/{id}``."""
+
+    IMMUTABLE: ClassVar = ("tenant_id", "mode", "network_cidr")
+    """What a cluster has and no PATCH can change; a request with one of them is told so."""
 
     name: Name | UnsetType = UNSET
     provide_lighthouse: bool | UnsetType = UNSET

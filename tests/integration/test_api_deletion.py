@@ -1,0 +1,49 @@
+"""Deleting tenants and clusters over HTTP."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.box import UNKNOWN_ID, Box, running_box
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+
+@pytest.fixture
+async def box(tmp_path: Path) -> AsyncIterator[Box]:
+    async with running_box(tmp_path / "data") as running:
+        yield running
+
+
+async def test_a_cluster_and_its_tenant_go_when_asked_to_cascade(box: Box) -> None:
+    cluster = await box.cluster()
+    node = await box.enrolled(cluster["id"], "pi-7")
+    for path in (f"/api/v1/clusters/{cluster['id']}", f"/api/v1/tenants/{cluster['tenant_id']}"):
+        for query in ("", "?cascade=false"):
+            refused = await box.request("DELETE", path + query)
+            assert (refused.status, refused.json["code"]) == (409, "conflict")
+            assert "cascade=true" in refused.json["detail"]
+        assert (await box.request("DELETE", f"{path}?cascade=perhaps")).status == 400
+        assert (await box.request("DELETE", f"{path}?casade=true")).status == 400
+    reply = await box.request("DELETE", f"/api/v1/clusters/{cluster['id']}?cascade=true")
+    assert (reply.status, reply.body) == (204, b"")
+    assert (await box.request("GET", f"/api/v1/clusters/{cluster['id']}")).status == 404
+    assert (await box.request("GET", "/api/v1/config/version", token=node["node_token"])).status == 401
+    assert (await box.request("DELETE", f"/api/v1/tenants/{cluster['tenant_id']}")).status == 204
+    assert (await box.request("GET", "/api/v1/tenants")).json["tenants"] == []
+
+
+@pytest.mark.parametrize("path", ["/api/v1/clusters/", "/api/v1/tenants/"])
+async def test_what_is_not_there_can_not_be_deleted(box: Box, path: str) -> None:
+    assert (await box.request("DELETE", path + UNKNOWN_ID)).status == 404
+
+
+@pytest.mark.parametrize("field", ["tenant_id", "mode", "network_cidr"])
+async def test_what_no_patch_can_change_is_refused_with_that_reason(box: Box, field: str) -> None:
+    cluster = await box.cluster()
+    reply = await box.request("PATCH", f"/api/v1/clusters/{cluster['id']}", body={field: cluster[field]})
+    assert (reply.status, reply.json["detail"]) == (400, f"{field}: can't be changed")
