@@ -17,12 +17,15 @@ from edgegc.model import message
 from edgegc.transport import TIMEOUT_S, Response, Transport
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 __all__ = ["Bundle", "Client", "PinMismatch", "Polled", "Response", "Target", "Unreachable", "Untrusted"]
 
 MAX_ASKED_S: Final = 86_400
 """No server may ask an agent to stay away for longer than a day."""
+
+MAINTENANCE_S: Final = 900.0
+"""A large database on a slow card is copied or checked in minutes."""
 
 
 class Polled(msgspec.Struct, frozen=True, kw_only=True):
@@ -316,6 +319,41 @@ class Client(Transport):
         """Return sampled resources of the box."""
         return await self.call(
             message.Resources, "GET", "/api/v1/resources", query={"window_s": window_s, "step_s": step_s}
+        )
+
+    async def backup(self) -> message.BackupView:
+        """Copy the database into the box's ``backups``."""
+        return await self.call(
+            message.BackupView, "POST", "/api/v1/maintenance/backup", timeout_s=MAINTENANCE_S
+        )
+
+    async def backups(self) -> message.BackupList:
+        """Return the copies of the database that the box keeps."""
+        return await self.call(
+            message.BackupList, "GET", "/api/v1/maintenance/backups", timeout_s=MAINTENANCE_S
+        )
+
+    async def download_backup(self, name: str, write: Callable[[bytes], object], *, limit_bytes: int) -> None:
+        """Give a copy of the database piece by piece to ``write``."""
+        await self.download(
+            "GET", f"/api/v1/maintenance/backups/{_segment(name)}", write, limit_bytes=limit_bytes
+        )
+
+    async def checkpoint(self) -> message.Maintained:
+        """Bring the database's log into its file."""
+        return await self._maintain("checkpoint")
+
+    async def compact(self) -> message.Maintained:
+        """Give back what deleted rows left free in the database."""
+        return await self._maintain("compact")
+
+    async def verify(self) -> message.Maintained:
+        """Check the database."""
+        return await self._maintain("verify")
+
+    async def _maintain(self, step: str) -> message.Maintained:
+        return await self.call(
+            message.Maintained, "POST", f"/api/v1/maintenance/{step}", timeout_s=MAINTENANCE_S
         )
 
     async def rollout(self, *, cluster_id: str | None = None) -> message.Rollout:

@@ -97,6 +97,8 @@ async def _run(
 ) -> None:
     data = settings.data.dir
     _make_data_directory(data)
+    # What SQLite writes while it compacts must not land in memory, which ``/tmp`` may be.
+    os.environ["SQLITE_TMPDIR"] = str(data.absolute())
     vault = open_vault(data)
     # Outermost, so that a signal has its meaning from the first moment to the last: in a migration, in the close.
     async with _listening_to_signals() as signals:

@@ -9,6 +9,7 @@ from edgegc.api import (
     routes_box,
     routes_clusters,
     routes_credentials,
+    routes_maintenance,
     routes_node,
     routes_nodes,
     routes_policy,
@@ -23,7 +24,15 @@ if TYPE_CHECKING:
 def create_app(control: Control, *, log: AccessLog | None = None) -> Application:
     """Make the application. ``log`` is shared with the server, whose counters ``/metrics`` shows."""
     app = Application(control, log=log if log is not None else AccessLog())
-    for routes in (routes_box, routes_node, routes_nodes, routes_clusters, routes_credentials, routes_policy):
+    for routes in (
+        routes_box,
+        routes_node,
+        routes_nodes,
+        routes_clusters,
+        routes_credentials,
+        routes_maintenance,
+        routes_policy,
+    ):
         routes.add(app)
     operation.check(app)
     return app

@@ -16,6 +16,7 @@ from edgegc.control.bus import Bus
 from edgegc.control.callers import system_caller
 from edgegc.control.health import Health
 from edgegc.control.held_polls import Polls
+from edgegc.control.kept_backups import KeptBackups
 from edgegc.control.lighthouse_board import Board
 from edgegc.control.lighthouse_specs import Specs
 from edgegc.control.presence import Fleet
@@ -34,7 +35,7 @@ from edgegc.model.event import (
     TokenDeleted,
 )
 from edgegc.model.series import Series
-from edgegc.store import api_tokens, clusters, nodes
+from edgegc.store import api_tokens, backups, clusters, nodes
 
 if TYPE_CHECKING:
     import sqlite3
@@ -79,6 +80,7 @@ class Control:
         self.topologies = Topologies(database, self.roll)
         self.bundles = Bundles(database, self.roll, vault=vault, servers=servers)
         self.specs = Specs(database, vault=vault)
+        self.backups = KeptBackups(database, settings.data.dir / backups.DIRECTORY, keep=settings.backup.keep)
         self.lighthouses = Board()
         self.health = Health()
         self.series = Series(capacity=int(settings.sampler.history_s / settings.sampler.interval_s))

@@ -42,6 +42,9 @@ CHECKPOINT_AT_LATEST_S = 3600
 
 OPTIMIZE_S = 6 * 3600
 
+PRUNE_S = 6 * 3600
+"""Copies that a migration made, and what a killed process left half-written: nothing that is in a hurry."""
+
 TRIM_S = 3600
 TRIM_BATCH = 500
 AUDIT_KEPT_S = 400 * 86_400
@@ -58,6 +61,7 @@ async def run(control: Control, *, task_status: trio.TaskStatus[None] = trio.TAS
         ("checkpoint", CHECKPOINT_S, checkpoint),
         ("trimming", TRIM_S, trim),
         ("optimize", OPTIMIZE_S, optimize),
+        ("backups", PRUNE_S, prune_backups),
     ]
     due = [trio.current_time()] * len(chores)
     task_status.started()
@@ -123,6 +127,11 @@ async def checkpoint(control: Control) -> None:
 async def optimize(control: Control) -> None:
     """Refresh the query planner's statistics."""
     await control.database.optimize()
+
+
+async def prune_backups(control: Control) -> None:
+    """Let go of backups beyond the number to keep."""
+    await control.backups.prune()
 
 
 async def trim(control: Control) -> None:

@@ -22,6 +22,7 @@ import trio
 from msgspec import Struct
 
 from edgegc import errors
+from edgegc.store import backups
 from edgegc.store.executor import Executor, InlineExecutor, Lane, ThreadExecutor
 from edgegc.store.gate import check_database, lock_data_directory
 from edgegc.store.migrations import Plan, bring_up_to_date, released_plan
@@ -38,7 +39,7 @@ T = TypeVar("T")
 MEMORY = Path(":memory:")
 """A database without a file: for unit tests, with ``executor="inline"``."""
 
-BACKUPS = "backups"
+BACKUPS = backups.DIRECTORY
 
 READ_DEADLINE_S = 5.0
 """What no honest request needs, and what a client still waits for."""
@@ -76,6 +77,13 @@ class Checkpoint(Struct, frozen=True):
     complete: bool
     pages: int
     duration_s: float
+
+
+class Compacted(Struct, frozen=True):
+    """What compacting did, in bytes of the database file."""
+
+    before: int
+    after: int
 
 
 class DatabaseStats(Struct, frozen=True, kw_only=True):
@@ -152,6 +160,14 @@ class Database:
     async def optimize(self) -> None:
         """Refresh the planner's statistics where that can help; cheap when it can't."""
         await self._writes.submit(Job(_optimize, alone=True), cancellable=False)
+
+    async def compact(self) -> Compacted:
+        """Rebuild the file without what deleted rows left free. Writes wait meanwhile, reads don't.
+
+        Raises Unavailable, having changed nothing, without room for two more copies of the database: SQLite makes one
+        beside it and brings it home through the log.
+        """
+        return cast("Compacted", await self._writes.submit(Job(self._compact, alone=True), cancellable=False))
 
     async def verify(self) -> list[str]:
         """Return what is wrong with the file, by SQLite's integrity and foreign key checks; empty when nothing is.
@@ -252,7 +268,28 @@ class Database:
         self._checkpoints += 1
         return Checkpoint(complete=not busy, pages=max(moved, 0), duration_s=time.perf_counter() - started)
 
+    def _compact(self, connection: sqlite3.Connection) -> Compacted:
+        self._checkpoint(connection)
+        before = _size(self.path)
+        disk = os.statvfs(self.path.parent)
+        free, needed = disk.f_bavail * disk.f_frsize, 2 * before + ROOM_TO_COMPACT_BYTES
+        if free < needed:
+            raise errors.Unavailable(
+                f"compacting needs {needed} bytes on the disk of {self.path.parent}, it has {free}: make room",
+                retry_after_s=300,
+            )
+        # Everything else that is temporary is small; the copy that is made here must not be kept in memory.
+        connection.execute("PRAGMA temp_store = FILE")
+        try:
+            connection.execute("VACUUM")
+        finally:
+            connection.execute("PRAGMA temp_store = MEMORY")
+        self._checkpoint(connection)
+        return Compacted(before=before, after=_size(self.path))
 
+
+ROOM_TO_COMPACT_BYTES = 16 * 1024 * 1024
+"""Left to everybody else on the disk while the database is compacted."""
 ROOM_TO_OPEN_BYTES = 262_144
 """What opening takes: the ``-shm`` (32 KiB), a schema's worth of write-ahead log. With less, room is what is missing."""
 
@@ -324,16 +361,16 @@ async def open_database(
 
 def _open_files(path: Path | None, source: str, plan: Plan) -> tuple[sqlite3.Connection, sqlite3.Connection]:
     """Check, create or migrate, and return the connections of writer and reader."""
-    backups: Path | None = None
+    directory: Path | None = None
     if path is not None:
         if not check_database(path, plan):
             _make_file(path)
-        backups = path.parent / BACKUPS
+        directory = path.parent / BACKUPS
     opened: list[sqlite3.Connection] = []
     try:
         writer = _connect(source, cache_kib=WRITER_CACHE_KIB, read_only=False)
         opened.append(writer)
-        bring_up_to_date(writer, plan, backups=backups)
+        bring_up_to_date(writer, plan, backups=directory)
         reader = _connect(source, cache_kib=READER_CACHE_KIB, read_only=True)
     except BaseException as error:
         for connection in opened:

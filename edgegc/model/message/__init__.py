@@ -47,6 +47,11 @@ from edgegc.model.message.fleet import (
     RolloutBehind,
     RolloutCounts,
 )
+from edgegc.model.message.maintenance import (
+    BackupList,
+    BackupView,
+    Maintained,
+)
 from edgegc.model.message.node_calls import (
     CertificateIssued,
     CertificateRequest,
@@ -95,6 +100,8 @@ __all__ = [
     "ApiTokenCreate",
     "ApiTokenList",
     "ApiTokenView",
+    "BackupList",
+    "BackupView",
     "CaView",
     "CertificateIssued",
     "CertificateRequest",
@@ -117,6 +124,7 @@ __all__ = [
     "LighthouseList",
     "LighthouseSet",
     "Live",
+    "Maintained",
     "Mtu",
     "MtuUpdate",
     "Name",

@@ -1,0 +1,98 @@
+"""Paths about looking after the store: backups and their download, checkpoint, compaction, verification."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+import trio
+from quart_trio.wrappers import TrioResponse
+
+from edgegc.api import codec
+from edgegc.api.operation import Content, declare
+from edgegc.control import maintenance
+from edgegc.model import message
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from quart.wrappers import Response
+
+    from edgegc.api.application import Application
+
+PIECE_BYTES: Final = 256 * 1024
+"""What a download keeps in memory of a backup."""
+SQLITE: Final = "application/vnd.sqlite3"
+
+describe: Final = partial(declare, tag="Maintenance", who="operator")
+
+
+def add(app: Application) -> None:
+    """Add the routes."""
+    control = app.control
+
+    @app.post("/api/v1/maintenance/backup")
+    @describe(
+        "Copy the database into the box's backups",
+        gives={201: message.BackupView},
+        says="Every change that was answered before is in it. Secrets in it are sealed with the box's master.key, which "
+        "is not. The newest `backup.keep` copies stay.",
+    )
+    async def backup() -> Response:
+        caller = await app.caller()
+        return codec.reply(await maintenance.backup(control, caller), 201)
+
+    @app.get("/api/v1/maintenance/backups")
+    @describe("List the copies of the database", gives={200: message.BackupList})
+    async def list_backups() -> Response:
+        caller = await app.caller()
+        return codec.reply(await maintenance.list_backups(control, caller))
+
+    @app.get("/api/v1/maintenance/backups/<name>")
+    @describe("Download a copy of the database", gives={200: Content(kind=SQLITE)})
+    async def download_backup(name: str) -> Response:
+        caller = await app.caller()
+        copy = await maintenance.find_backup(control, caller, name)
+        return TrioResponse(
+            _content(copy.path),
+            200,
+            {
+                "content-length": str(copy.size),
+                "content-disposition": f'attachment; filename="{copy.name}"',
+                "cache-control": "private, no-store",
+            },
+            content_type=SQLITE,
+        )
+
+    @app.post("/api/v1/maintenance/checkpoint")
+    @describe("Bring the database's log into its file", gives={200: message.Maintained})
+    async def checkpoint() -> Response:
+        caller = await app.caller()
+        return codec.reply(await maintenance.checkpoint(control, caller))
+
+    @app.post("/api/v1/maintenance/compact")
+    @describe(
+        "Give back what deleted rows left free in the database",
+        gives={200: message.Maintained},
+        says="Writes wait meanwhile. Needs room for two more copies of the database.",
+    )
+    async def compact() -> Response:
+        caller = await app.caller()
+        return codec.reply(await maintenance.compact(control, caller))
+
+    @app.post("/api/v1/maintenance/verify")
+    @describe(
+        "Check the database's integrity",
+        gives={200: message.Maintained},
+        says="`ok` is false where it is damaged; `detail` says what was found.",
+    )
+    async def verify() -> Response:
+        caller = await app.caller()
+        return codec.reply(await maintenance.verify(control, caller))
+
+
+async def _content(path: Path) -> AsyncIterator[bytes]:
+    async with await trio.open_file(path, "rb") as file:
+        while piece := await file.read(PIECE_BYTES):
+            yield piece

@@ -1,0 +1,86 @@
+"""Looking after the store: backups of it, checkpoint, compaction, verification. Operator only."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from edgegc.control.callers import operator_only
+from edgegc.model.message import BackupList, Maintained
+
+if TYPE_CHECKING:
+    from edgegc.control.control import Control
+    from edgegc.model.credential import Caller
+    from edgegc.model.message import BackupView
+    from edgegc.store.backups import Copy
+
+SHOWN_FAULTS = 10
+"""Of a damaged database more of them say nothing new."""
+
+
+async def backup(control: Control, caller: Caller) -> BackupView:
+    """Copy the database into ``<data>/backups``: every write that was answered before is in it. Unavailable without room."""
+    operator_only(caller)
+    # What nodes have reported is in memory until then.
+    await control.fleet.flush(last_seen=True)
+    made = await control.backups.make(now=control.clock.now())
+    await _audit(control, caller, "maintenance.backup", made.name)
+    return made
+
+
+async def list_backups(control: Control, caller: Caller) -> BackupList:
+    """Return the copies there are, newest first."""
+    operator_only(caller)
+    return BackupList(backups=await control.backups.newest_first())
+
+
+async def find_backup(control: Control, caller: Caller, name: str) -> Copy:
+    """Return one copy, to be read. NotFound."""
+    operator_only(caller)
+    return await control.backups.find(name)
+
+
+async def checkpoint(control: Control, caller: Caller) -> Maintained:
+    """Bring the write-ahead log into the database file."""
+    operator_only(caller)
+    started = trio.current_time()
+    done = await control.database.checkpoint()
+    control.last_checkpoint_at = trio.current_time()
+    await _audit(control, caller, "maintenance.checkpoint", None)
+    detail = f"{done.pages} pages were brought into the database"
+    if not done.complete:
+        detail += "; a long read kept some of the log needed, the next checkpoint takes it along"
+    return Maintained(ok=True, duration_ms=_since(started), detail=detail)
+
+
+async def compact(control: Control, caller: Caller) -> Maintained:
+    """Give back what deleted rows left free; writes wait meanwhile. Unavailable without room for it."""
+    operator_only(caller)
+    started = trio.current_time()
+    done = await control.database.compact()
+    await _audit(control, caller, "maintenance.compact", None)
+    return Maintained(
+        ok=True,
+        duration_ms=_since(started),
+        detail=f"the database has {done.after} bytes, it had {done.before}",
+    )
+
+
+async def verify(control: Control, caller: Caller) -> Maintained:
+    """Check the database's integrity and its foreign keys, beside reads and writes."""
+    operator_only(caller)
+    started = trio.current_time()
+    faults = await control.database.verify()
+    detail = "the database passes its integrity and foreign key checks"
+    if faults:
+        detail = f"the database is damaged, restore a backup: {'; '.join(faults[:SHOWN_FAULTS])}"
+    return Maintained(ok=not faults, duration_ms=_since(started), detail=detail)
+
+
+async def _audit(control: Control, caller: Caller, action: str, target: str | None) -> None:
+    await control.write(caller, lambda write: write.audit(action, target))
+
+
+def _since(started: float) -> float:
+    return round((trio.current_time() - started) * 1000, 1)
