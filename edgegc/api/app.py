@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from edgegc.api import (
     operation,
     routes_box,
     routes_clusters,
     routes_credentials,
+    routes_document,
     routes_maintenance,
     routes_node,
     routes_nodes,
@@ -20,19 +21,23 @@ from edgegc.api.application import Application
 if TYPE_CHECKING:
     from edgegc.control.control import Control
 
+GROUPS: Final = (
+    routes_node,
+    routes_nodes,
+    routes_policy,
+    routes_clusters,
+    routes_credentials,
+    routes_box,
+    routes_maintenance,
+    routes_document,
+)
+"""In the order of the chapters of the API's document."""
+
 
 def create_app(control: Control, *, log: AccessLog | None = None) -> Application:
     """Make the application. ``log`` is shared with the server, whose counters ``/metrics`` shows."""
     app = Application(control, log=log if log is not None else AccessLog())
-    for routes in (
-        routes_box,
-        routes_node,
-        routes_nodes,
-        routes_clusters,
-        routes_credentials,
-        routes_maintenance,
-        routes_policy,
-    ):
+    for routes in GROUPS:
         routes.add(app)
     operation.check(app)
     return app

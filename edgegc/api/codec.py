@@ -169,7 +169,7 @@ def _sentence(said: str, kind: type[msgspec.Struct]) -> str:
     if said.startswith("Object missing required field"):
         return f"{prefix}{_quoted(said)} is required"
     if said.startswith("Expected `str` matching regex"):
-        return f"{prefix}must match {said.partition('regex ')[2].strip(chr(39))}"
+        return f"{prefix}must match {_pattern(said)}"
     if said.startswith("Invalid enum value"):
         allowed = _allowed(kind, path)
         value = said.removeprefix("Invalid enum value ")
@@ -195,6 +195,10 @@ def _allowed(kind: type[msgspec.Struct], path: str) -> list[str]:
 
 def _quoted(said: str) -> str:
     return said.partition("`")[2].partition("`")[0]
+
+
+def _pattern(said: str) -> str:
+    return said.partition("regex ")[2].strip("'").replace(r"\\Z", "$")
 
 
 def _lower(said: str) -> str:

@@ -18,4 +18,4 @@ class CascadeQuery(message.Request, frozen=True, kw_only=True):
 class ClusterQuery(message.Request, frozen=True, kw_only=True):
     """For paths that are about "the cluster": which, where the caller's token does not say it."""
 
-    cluster_id: str | None = None
+    cluster_id: message.Id | None = None

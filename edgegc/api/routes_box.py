@@ -65,7 +65,7 @@ def add(app: Application) -> None:
         "Metrics for Prometheus",
         who="metrics",
         gives={200: Content(kind=PROMETHEUS)},
-        says="No token is needed over the admin socket, nor from the box itself where no proxy forwarded the request.",
+        says="The box itself needs no token, where no proxy forwarded the request.",
     )
     async def show_metrics() -> Response:
         if not (auth.is_admin_socket(request) or _is_local()):

@@ -30,7 +30,7 @@ Sort = Literal[
 class NodesQuery(message.Request, frozen=True, kw_only=True):
     """``GET /api/v1/nodes``."""
 
-    cluster_id: str | None = None
+    cluster_id: message.Id | None = None
     page: Annotated[int, Meta(ge=1, le=MAX_PAGE)] = 1
     page_size: Annotated[int, Meta(ge=1, le=MAX_PAGE_SIZE)] = 50
     cursor: Annotated[str, Meta(max_length=1024)] | None = None

@@ -87,7 +87,7 @@ def _check_scope(connection: sqlite3.Connection, scope: str) -> None:
         )
     cluster_id = match["cluster_id"]
     if cluster_id is not None and clusters.get(connection, cluster_id) is None:
-        raise Invalid(f"scopes: there is no cluster {cluster_id}")
+        raise NotFound(f"scopes: there is no cluster {cluster_id}")
 
 
 def _view(token: ApiToken, *, last_used_at: int | None, text: str | None = None) -> ApiTokenView:

@@ -8,21 +8,24 @@ from typing import Annotated, ClassVar, Literal
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from edgegc.model.cluster import Mode
-from edgegc.model.message.common import RFC1918, Name, Port, Request
+from edgegc.model.message.common import DISTINCT, RFC1918, Id, Name, Network, Port, PublicAddress, Request
+
+PublicAddresses = Annotated[tuple[PublicAddress, ...], Meta(max_length=16, extra_json_schema=DISTINCT)]
+AllowedRoutes = Annotated[tuple[Network, ...], Meta(max_length=64, extra_json_schema=DISTINCT)]
 
 
 class ClusterCreate(Request, frozen=True, kw_only=True):
     """``POST /api/v1/clusters``."""
 
-    tenant_id: str
+    tenant_id: Id
     name: Name
-    network_cidr: str
+    network_cidr: Network
     mode: Mode = "managed"
     provide_lighthouse: bool = False
     provide_relay: bool = True
     lighthouse_port: Port = 4242
-    lighthouse_public_addresses: tuple[str, ...] = ()
-    allowed_routes: tuple[str, ...] = RFC1918
+    lighthouse_public_addresses: PublicAddresses = ()
+    allowed_routes: AllowedRoutes = RFC1918
     certificate_lifetime_s: Annotated[int, Meta(ge=60, le=157_680_000)] = 15_552_000
     supersede_grace_s: Annotated[int, Meta(ge=0, le=86_400)] = 600
 
@@ -37,8 +40,8 @@ class ClusterUpdate(Request, frozen=True, kw_only=True):
     provide_lighthouse: bool | UnsetType = UNSET
     provide_relay: bool | UnsetType = UNSET
     lighthouse_port: Port | UnsetType = UNSET
-    lighthouse_public_addresses: tuple[str, ...] | UnsetType = UNSET
-    allowed_routes: tuple[str, ...] | UnsetType = UNSET
+    lighthouse_public_addresses: PublicAddresses | UnsetType = UNSET
+    allowed_routes: AllowedRoutes | UnsetType = UNSET
     certificate_lifetime_s: Annotated[int, Meta(ge=60, le=157_680_000)] | UnsetType = UNSET
     supersede_grace_s: Annotated[int, Meta(ge=0, le=86_400)] | UnsetType = UNSET
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from edgegc.model.message.common import Groups, Label, Request
+from edgegc.model.message.common import Groups, Label, Request, Scope
 
 
 class EnrolmentKeyCreate(Request, frozen=True, kw_only=True):
@@ -42,7 +42,7 @@ class EnrolmentKeyList(Struct, frozen=True, kw_only=True):
 class ApiTokenCreate(Request, frozen=True, kw_only=True):
     """``POST /api/v1/api-tokens``; without ``expires_in_s`` the token does not expire."""
 
-    scopes: Annotated[tuple[str, ...], Meta(min_length=1, max_length=16)]
+    scopes: Annotated[tuple[Scope, ...], Meta(min_length=1, max_length=16)]
     expires_in_s: Annotated[int, Meta(ge=1, le=315_360_000)] | None = None
     label: Label | None = None
 

@@ -8,7 +8,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from edgegc.model.manifest import Server
-from edgegc.model.message.common import Amount, Mtu, Name, Request
+from edgegc.model.message.common import Amount, Mtu, Name, PublicKey, Request
 from edgegc.model.node import ReportedState
 
 
@@ -16,7 +16,7 @@ class Enroll(Request, frozen=True, kw_only=True):
     """``POST /api/v1/enroll``; ``public_key`` is PEM, NEBULA X25519 PUBLIC KEY."""
 
     name: Name
-    public_key: Annotated[str, Meta(max_length=1024)]
+    public_key: PublicKey
     mtu: Mtu | None = None
     nebula_version: Annotated[str, Meta(max_length=64)] | None = None
 
@@ -56,7 +56,7 @@ class Report(Request, frozen=True, kw_only=True):
 class CertificateRequest(Request, frozen=True, kw_only=True):
     """``POST /api/v1/certificate``; PEM, NEBULA X25519 PUBLIC KEY."""
 
-    public_key: Annotated[str, Meta(max_length=1024)]
+    public_key: PublicKey
 
 
 class CertificateIssued(Struct, frozen=True, kw_only=True):

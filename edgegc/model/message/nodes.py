@@ -7,7 +7,18 @@ from typing import Annotated
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from edgegc.model.message.common import DEFAULT_MTU, Groups, Mtu, Name, Port, Request
+from edgegc.model.message.common import (
+    DEFAULT_MTU,
+    DISTINCT,
+    Groups,
+    Mtu,
+    Name,
+    OverlayAddress,
+    Port,
+    PublicAddress,
+    PublicKey,
+    Request,
+)
 from edgegc.model.node import Role, State
 
 
@@ -18,9 +29,9 @@ class NodeCreate(Request, frozen=True, kw_only=True):
     role: Role = "member"
     mtu: Mtu = DEFAULT_MTU
     groups: Groups = ()
-    overlay_ip: str | None = None
+    overlay_ip: OverlayAddress | None = None
     listen_port: Port | None = None
-    public_key: str | None = None
+    public_key: PublicKey | None = None
 
 
 class NodeBatch(Request, frozen=True, kw_only=True):
@@ -36,7 +47,7 @@ class NodeUpdate(Request, frozen=True, kw_only=True):
     role: Role | UnsetType = UNSET
     mtu: Mtu | UnsetType = UNSET
     groups: Groups | UnsetType = UNSET
-    overlay_ip: str | UnsetType = UNSET
+    overlay_ip: OverlayAddress | UnsetType = UNSET
     listen_port: Port | None | UnsetType = UNSET
 
 
@@ -118,4 +129,6 @@ class NodeToken(Struct, frozen=True, kw_only=True):
 class LighthouseSet(Request, frozen=True, kw_only=True):
     """``PUT /api/v1/nodes/{id}/lighthouse``; addresses are ``ip:port``."""
 
-    public_addresses: Annotated[tuple[str, ...], Meta(min_length=1, max_length=16)]
+    public_addresses: Annotated[
+        tuple[PublicAddress, ...], Meta(min_length=1, max_length=16, extra_json_schema=DISTINCT)
+    ]

@@ -6,13 +6,13 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from edgegc.model.message.common import Request
+from edgegc.model.message.common import DISTINCT, Network, Request
 
 
 class Routes(Request, frozen=True, kw_only=True):
     """Routes of one node, as IPv4 CIDRs; in both directions."""
 
-    routes: Annotated[tuple[str, ...], Meta(max_length=256)]
+    routes: Annotated[tuple[Network, ...], Meta(max_length=256, extra_json_schema=DISTINCT)]
 
 
 class NodeRoutes(Struct, frozen=True, kw_only=True):
