@@ -234,6 +234,8 @@ def example_of(schema: Json, schemas: Mapping[str, Json], *, name: str = "") -> 
 def _fits(value: object, schema: Json) -> bool:
     if "anyOf" in schema:
         return any(_fits(value, member) for member in schema["anyOf"])
+    if isinstance(value, list) and not all(_fits(item, schema.get("items") or {}) for item in value):
+        return False
     kinds = {
         str: "string",
         list: "array",
