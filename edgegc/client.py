@@ -356,6 +356,12 @@ class Client(Transport):
             message.Maintained, "POST", f"/api/v1/maintenance/{step}", timeout_s=MAINTENANCE_S
         )
 
+    async def audit(self, *, cursor: str | None = None, page_size: int | None = None) -> message.AuditList:
+        """Return who did what, a page of it, newest first."""
+        return await self.call(
+            message.AuditList, "GET", "/api/v1/audit", query={"cursor": cursor, "page_size": page_size}
+        )
+
     async def rollout(self, *, cluster_id: str | None = None) -> message.Rollout:
         """Return who runs what."""
         return await self.call(message.Rollout, "GET", "/api/v1/rollout", query={"cluster_id": cluster_id})

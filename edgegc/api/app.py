@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from edgegc.api import (
     operation,
+    routes_audit,
     routes_box,
     routes_clusters,
     routes_credentials,
@@ -28,6 +29,7 @@ GROUPS: Final = (
     routes_clusters,
     routes_credentials,
     routes_box,
+    routes_audit,
     routes_maintenance,
     routes_document,
 )

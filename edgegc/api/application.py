@@ -61,6 +61,7 @@ class Application(QuartTrio):
         :raises errors.Invalid: it has a query string, and its path declares none: a mistake worth telling.
         """
         caller = await auth.caller_of(request, self.control, self._proxies)
+        auth.state_of(request)["actor"] = f"{caller.kind}:{caller.id}"
         if request.query_string and operation.of(self, request.url_rule).query is None:
             self.query(NoQuery)
         return caller
@@ -103,6 +104,8 @@ class Application(QuartTrio):
                 error.message,
                 extra={"request_id": request_id, "source": auth.state_of(request).get("source")},
             )
+        if isinstance(error, errors.Unauthorized | errors.Forbidden):
+            self._count(error, request_id=request_id)
         if isinstance(error, errors.Error) and error.code != "internal":
             made = problem.of_error(error, request_id=request_id)
         elif isinstance(error, HTTPException) and error.code is not None:
@@ -115,6 +118,18 @@ class Application(QuartTrio):
             )
             made = problem.internal(request_id=request_id)
         return codec.refusal(made)
+
+    def _count(self, error: errors.Unauthorized | errors.Forbidden, *, request_id: str) -> None:
+        """Have a refusal counted for the audit log."""
+        state = auth.state_of(request)
+        refused = isinstance(error, errors.Forbidden)
+        self.control.failures.note(
+            actor=state.get("actor", "unknown"),
+            action="request.forbidden" if refused else "authentication.failed",
+            what=f"{request.method} {state.get('route', '-')}" if refused else error.message,
+            source=state.get("source") or "socket",
+            request_id=request_id,
+        )
 
 
 def _of_http(error: HTTPException, *, request_id: str) -> problem.Answer:

@@ -14,6 +14,7 @@ import trio
 from edgegc.control.bundle_cache import Bundles
 from edgegc.control.bus import Bus
 from edgegc.control.callers import system_caller
+from edgegc.control.failures import Failures
 from edgegc.control.health import Health
 from edgegc.control.held_polls import Polls
 from edgegc.control.kept_backups import KeptBackups
@@ -77,6 +78,7 @@ class Control:
         self.polls = Polls(self.roll, limit=settings.limits.held_polls)
         self.fleet = Fleet(database, self.roll, clock=clock)
         self.token_uses = TokenUses(database)
+        self.failures = Failures(database, clock=clock)
         self.topologies = Topologies(database, self.roll)
         self.bundles = Bundles(database, self.roll, vault=vault, servers=servers)
         self.specs = Specs(database, vault=vault)

@@ -102,6 +102,7 @@ async def _flush(control: Control, *, last_seen: bool) -> bool:
         await control.fleet.flush(last_seen=last_seen)
         if last_seen:
             await control.token_uses.flush()
+            await control.failures.flush()
     except Unavailable as error:
         logger.warning("what nodes report can't be stored now", extra={"reason": error.message})
         return False

@@ -45,6 +45,10 @@ OPTIMIZE_S = 6 * 3600
 PRUNE_S = 6 * 3600
 """Copies that a migration made, and what a killed process left half-written: nothing that is in a hurry."""
 
+
+FAILURES_S = 60
+"""How long alike failures are counted before they become a row of the audit log."""
+
 TRIM_S = 3600
 TRIM_BATCH = 500
 AUDIT_KEPT_S = 400 * 86_400
@@ -59,6 +63,7 @@ async def run(control: Control, *, task_status: trio.TaskStatus[None] = trio.TAS
         ("clock", TICK_S, watch_clock),
         ("certificates", RENEWAL_S, renew_certificates),
         ("checkpoint", CHECKPOINT_S, checkpoint),
+        ("failures", FAILURES_S, write_failures),
         ("trimming", TRIM_S, trim),
         ("optimize", OPTIMIZE_S, optimize),
         ("backups", PRUNE_S, prune_backups),
@@ -132,6 +137,11 @@ async def optimize(control: Control) -> None:
 async def prune_backups(control: Control) -> None:
     """Let go of backups beyond the number to keep."""
     await control.backups.prune()
+
+
+async def write_failures(control: Control) -> None:
+    """Write what was refused in the last minute to the audit log."""
+    await control.failures.flush()
 
 
 async def trim(control: Control) -> None:

@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     import sqlite3
+
+
+_NEVER = 2**63 - 1
+"""More than the id of any row."""
+
+
+class Row(NamedTuple):
+    """A row. ``at`` in Unix seconds."""
+
+    id: int
+    at: int
+    actor: str
+    action: str
+    target: str | None
+    request_id: str
+    source: str
 
 
 def insert(
@@ -23,6 +39,15 @@ def insert(
         "INSERT INTO audit (at, actor, action, target, request_id, source) VALUES (?, ?, ?, ?, ?, ?)",
         (at, actor, action, target, request_id, source),
     )
+
+
+def page(connection: sqlite3.Connection, *, before: int | None, limit: int) -> list[Row]:
+    """Return at most ``limit`` rows, newest first, that are older than the row ``before`` (None: from the newest on)."""
+    rows = connection.execute(
+        "SELECT id, at, actor, action, target, request_id, source FROM audit WHERE id < ? ORDER BY id DESC LIMIT ?",
+        (_NEVER if before is None else before, limit),
+    )
+    return [Row(*row) for row in rows]
 
 
 def newest_at(connection: sqlite3.Connection) -> int | None:

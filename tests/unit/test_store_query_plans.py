@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from edgegc.control import (
+    audit_log,
     bundles,
     certificates,
     enrolment,
@@ -168,3 +169,14 @@ async def test_a_policy_reads_no_table_beyond_its_cluster() -> None:
             await policies.put(plane.control, OPERATOR, plane.cluster_id, wanted)
             await policies.get(plane.control, OPERATOR, plane.cluster_id)
         await no_scans(plane, statements)
+
+
+async def test_a_page_of_the_audit_log_reads_only_that_page() -> None:
+    async with control_plane() as plane:
+        await plane.add_node("pi-1")
+        with recorded(plane) as statements:
+            page = await audit_log.list_(plane.control, OPERATOR, cursor=None, page_size=1)
+            await audit_log.list_(plane.control, OPERATOR, cursor=page.next_cursor, page_size=1)
+        await no_scans(plane, statements)
+        steps = [step for found in (await plans(plane, statements)).values() for step in found]
+        assert "USE TEMP B-TREE FOR ORDER BY" not in steps

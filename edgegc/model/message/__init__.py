@@ -6,6 +6,7 @@ constraints here, so that they are checked while decoding and shown in the OpenA
 One module per noun; users say ``message.X`` and need not know which.
 """
 
+from edgegc.model.message.audit import AuditEntry, AuditList
 from edgegc.model.message.box import (
     Health,
     LighthouseList,
@@ -101,6 +102,8 @@ __all__ = [
     "ApiTokenCreate",
     "ApiTokenList",
     "ApiTokenView",
+    "AuditEntry",
+    "AuditList",
     "BackupList",
     "BackupView",
     "CaView",
