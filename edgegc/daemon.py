@@ -30,6 +30,7 @@ from edgegc.control.control import Control, open_control
 from edgegc.lighthouse.supervisor import Supervisor
 from edgegc.model.manifest import Server
 from edgegc.store.database import StoreCrashed, open_database
+from edgegc.store.gate import refuse_half_restored
 from edgegc.store.vault import open_vault
 
 if TYPE_CHECKING:
@@ -99,6 +100,7 @@ async def _run(
     _make_data_directory(data)
     # What SQLite writes while it compacts must not land in memory, which ``/tmp`` may be.
     os.environ["SQLITE_TMPDIR"] = str(data.absolute())
+    refuse_half_restored(data)
     vault = open_vault(data)
     # Outermost, so that a signal has its meaning from the first moment to the last: in a migration, in the close.
     async with _listening_to_signals() as signals:

@@ -15,6 +15,7 @@ from edgegc.store.columns import assigned, from_text, named, to_text
 
 if TYPE_CHECKING:
     import sqlite3
+    from collections.abc import Mapping
 
 _COLUMNS = (
     "id, tenant_id, name, network_cidr, mode, provide_lighthouse, provide_relay, lighthouse_port,"
@@ -126,6 +127,16 @@ def next_lighthouse_version(connection: sqlite3.Connection, cluster_id: str) -> 
             (cluster_id,),
         )
     )
+
+
+def raise_all_versions(connection: sqlite3.Connection, *, above: Mapping[str, int], by: int, at: int) -> None:
+    """Give every cluster a version that concerns every node, ``by`` higher than its own and than ``above`` has for its id."""
+    for cluster_id, version in connection.execute("SELECT id, version FROM clusters").fetchall():
+        raised = max(version, above.get(cluster_id, 0)) + by
+        connection.execute(
+            "UPDATE clusters SET version = ?1, wide_version = ?1, wide_version_at = ?2 WHERE id = ?3",
+            (raised, at, cluster_id),
+        )
 
 
 def wide_version(connection: sqlite3.Connection, cluster_id: str) -> int | None:

@@ -26,7 +26,7 @@ from edgegc.store import backups
 from edgegc.store.executor import Executor, InlineExecutor, Lane, ThreadExecutor
 from edgegc.store.gate import check_database, lock_data_directory
 from edgegc.store.migrations import Plan, bring_up_to_date, released_plan
-from edgegc.store.snapshot import copy_database, fsync
+from edgegc.store.snapshot import copy_database, faults, fsync
 from edgegc.store.worker import Job, Reader, Writer
 
 if TYPE_CHECKING:
@@ -451,13 +451,11 @@ def _verify(connection: sqlite3.Connection) -> list[str]:
 
     connection.set_progress_handler(must_stop, 100_000)
     try:
-        found = [line for (line,) in connection.execute("PRAGMA integrity_check(100)") if line != "ok"]
-        broken = connection.execute("PRAGMA foreign_key_check").fetchmany(100)
+        return faults(connection)
     except sqlite3.DatabaseError as error:
         if error.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT:
             raise errors.Unavailable("the check took too long; try again when the box is idle") from error
         return [str(error)]
-    return found + [f"a row of {table} refers to nothing in {parent}" for table, _, parent, _ in broken]
 
 
 def _size(path: Path) -> int:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LOCK_FILE = "lock"
+RESTORING_FILE = "restoring"
+"""There from before the first file of a restore is put in its place until after the last one."""
 
 QUICK_CHECK_S = 1.0
 """The start looks for damage for this long at most; a database too large for that is checked by ``verify``."""
@@ -72,6 +74,15 @@ def lock_data_directory(directory: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+def refuse_half_restored(directory: Path) -> None:
+    """Raise Conflict where a restore into a data directory was interrupted: what lies there need not fit together."""
+    if (directory / RESTORING_FILE).exists():
+        raise errors.Conflict(
+            f"a restore into {directory} was interrupted: run the same 'edgegc restore' again; "
+            "what it replaces is kept beside it"
+        )
+
+
 def check_database(path: Path, plan: Plan) -> bool:
     """Return whether there is a database, having looked at it without changing it.
 
@@ -99,15 +110,18 @@ def check_database(path: Path, plan: Plan) -> bool:
     return _check_content(path, plan)
 
 
+def open_unused(path: Path) -> sqlite3.Connection:
+    """Open a database that nobody else has open, for reading. Raises sqlite3.Error."""
+    # Without a log nothing can change under us, and ``immutable`` leaves not even a -shm file behind.
+    log = path.with_name(f"{path.name}-wal")
+    how = "mode=ro" if log.exists() and log.stat().st_size else "immutable=1"
+    return sqlite3.connect(f"file:{quote(str(path))}?{how}", uri=True, isolation_level=None, timeout=1.0)
+
+
 def _check_content(path: Path, plan: Plan) -> bool:
     """Look through SQLite, which also reads a write-ahead log that a crash left behind; read-only."""
     try:
-        # Without a log nothing can change under us, and ``immutable`` leaves not even a -shm file behind.
-        log = path.with_name(f"{path.name}-wal")
-        how = "mode=ro" if log.exists() and log.stat().st_size else "immutable=1"
-        connection = sqlite3.connect(
-            f"file:{quote(str(path))}?{how}", uri=True, isolation_level=None, timeout=1.0
-        )
+        connection = open_unused(path)
         try:
             found = user_version(connection)
             if found > plan.version:

@@ -1,4 +1,4 @@
-"""Owns how a complete, self-contained copy of a live database is written. Knows no schema.
+"""Owns how a complete, self-contained copy of a live database is written, and how one is checked. Knows no schema.
 
 The copy is one file without a write-ahead log, taken from one read snapshot while writes go on beside it.
 """
@@ -50,6 +50,13 @@ def copy_database(
         fsync(destination.parent)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def faults(connection: sqlite3.Connection) -> list[str]:
+    """Return what is wrong with a database by SQLite's integrity and foreign key checks; empty when nothing is."""
+    found = [line for (line,) in connection.execute("PRAGMA integrity_check(100)") if line != "ok"]
+    broken = connection.execute("PRAGMA foreign_key_check").fetchmany(100)
+    return found + [f"a row of {table} refers to nothing in {parent}" for table, _, parent, _ in broken]
 
 
 def fsync(path: Path) -> None:

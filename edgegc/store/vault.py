@@ -113,12 +113,17 @@ def _read_key(path: Path) -> bytes:
         text = file.read(1024)
     if mode & 0o077:
         raise errors.Forbidden(f"{path} may be read by others (mode {mode & 0o777:04o}): chmod 600 {path}")
+    return parse_key(text, name=str(path))
+
+
+def parse_key(text: bytes, *, name: str) -> bytes:
+    """Return the key that a ``master.key`` holds; ``name`` is for the error. Raises Invalid."""
     try:
         key = bytes.fromhex(text.decode("ascii"))
     except ValueError:
         key = b""
     if len(key) != _KEY_BYTES:
-        raise errors.Invalid(f"{path} is damaged: it must hold {_KEY_BYTES * 2} hexadecimal digits")
+        raise errors.Invalid(f"{name} is damaged: it must hold {_KEY_BYTES * 2} hexadecimal digits")
     return key
 
 
