@@ -6,6 +6,7 @@ Knows nothing of our API: it carries heads and bytes. Light to import on purpose
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import select
 import socket
 import ssl
@@ -77,8 +78,29 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == _DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
 
+    @property
+    def readable(self) -> bool:
+        """Whether all that is said can be read on the way: clear text that leaves this machine."""
+        return self.scheme == "http" and not _is_loopback(self.host)
+
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+def refuse_readable(target: Target) -> None:
+    """Raise Invalid for a target whose tokens could be read on the way; the remedy is in the sentence."""
+    if target.readable:
+        raise Invalid(
+            f"{target} is clear text: whoever listens on the way could read every token; use https:// (with --pin for"
+            " a server's own certificate), or say --insecure-http"
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host.partition("%")[0]).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
 
 
 def parse_target(url: str, *, pin: str | None = None) -> Target:

@@ -20,7 +20,7 @@ import trio
 
 from edgegc import errors, logs, sampler, systemd
 from edgegc.api import listeners as listening
-from edgegc.api import tls
+from edgegc.api import tls, tls_files
 from edgegc.api.access import AccessLog
 from edgegc.api.app import create_app
 from edgegc.api.server import Server as HttpServer
@@ -209,6 +209,12 @@ class _Daemon:
                 await root.start(self._restarting, "housekeeping", partial(housekeeping.run, control))
                 await root.start(self._restarting, "sampler", partial(sampler.run, control))
                 await root.start(self._essential, "api", serve)
+                if self._settings.tls.mode == "files" and self._door.context is not None:
+                    certificate, key = self._settings.tls.certificate, self._settings.tls.key
+                    assert certificate is not None
+                    assert key is not None
+                    follow = partial(tls_files.follow, self._door.context, certificate, key)
+                    await root.start(self._restarting, "tls", follow)
                 root.start_soon(systemd.watchdog)
                 urls = tuple(listener.url for listener in self._door.listeners)
                 logger.info("edgegc is up: %s", ", ".join(urls))

@@ -45,9 +45,16 @@ class Invalid(Error):
 
 
 class Unauthorized(Error):
-    """Who is asking could not be established. The outside learns nothing more; ``message`` is for the log."""
+    """Who is asking could not be established. The outside learns nothing more; ``message`` is for the log.
+
+    ``presented``: a credential was shown, and was not good. Who shows none has tried nothing.
+    """
 
     code = "unauthorized"
+
+    def __init__(self, message: str, *, retry_after_s: int | None = None, presented: bool = True) -> None:
+        super().__init__(message, retry_after_s=retry_after_s)
+        self.presented = presented
 
 
 class Forbidden(Error):

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct, field
 
 Seconds = Annotated[float, Meta(ge=0)]
+Rate = Annotated[float, Meta(gt=0, le=1_000_000)]
 Count = Annotated[int, Meta(ge=1)]
 
 
@@ -43,9 +44,18 @@ class Tls(Section, frozen=True, kw_only=True):
 
 
 class Limits(Section, frozen=True, kw_only=True):
-    """Bounds on what clients may ask of the box."""
+    """Bounds on what clients may ask of the box. ``rate`` is per second, ``burst`` how many may come at once.
+
+    ``failures``: so many failed authentications of an address make it wait for a minute, or for an hour.
+    """
 
     enabled: bool = True
+    node_rate: Rate = 50.0
+    node_burst: Count = 100
+    enrolment_rate: Rate = 2.0
+    enrolment_burst: Count = 10
+    failures_in_minute: Count = 10
+    failures_in_ten_minutes: Annotated[int, Meta(ge=1, le=1000)] = 50
     connections: Count = 4096
     held_polls: Count = 2000
     json_body_bytes: Count = 1_048_576

@@ -108,7 +108,7 @@ def box_settings(
     return Settings(
         data=Data(dir=data),
         api=Api(**{"listen": ("127.0.0.1:0",), "graceful_timeout_s": 1.0} | (api or {})),
-        limits=Limits(**{"json_body_bytes": 100_000} | (limits or {})),
+        limits=Limits(**{"json_body_bytes": 100_000, "enrolment_burst": 1000} | (limits or {})),
     )
 
 

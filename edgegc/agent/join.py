@@ -18,8 +18,8 @@ import trio
 from edgegc.agent import settings
 from edgegc.agent.versions import Versions
 from edgegc.client import Client, Unreachable
-from edgegc.connection import parse_target
-from edgegc.errors import Conflict, Error, Invalid, Unauthorized, Unavailable
+from edgegc.connection import parse_target, refuse_readable
+from edgegc.errors import Conflict, Error, Invalid, TooMany, Unauthorized, Unavailable
 from edgegc.model import message
 from edgegc.model.manifest import Server
 from edgegc.nebula import files, keys
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 RETRIES_S: Final = (1.0, 2.0, 4.0)
 """Waits between attempts after an answer was lost. Nobody listening at all is told at once instead."""
+ALREADY_A_NODE: Final = "this machine is the node "
+"""How the control plane begins to refuse a machine that is a node of the cluster already."""
 PENDING: Final = "joining"
 """Directory of the keys whose enrolment is under way."""
 
@@ -44,23 +46,41 @@ class Joined(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def join(
-    directory: Path, *, url: str, pin: str | None, key: str, name: str | None, nebula: Path | None
+    directory: Path,
+    *,
+    url: str,
+    pin: str | None,
+    key: str,
+    name: str | None,
+    nebula: Path | None,
+    replace: bool = False,
+    insecure_http: bool = False,
 ) -> Joined:
     """Make this machine a node, and return what it became.
 
     ``key``: the enrolment key. ``name``: default the host's name. ``nebula``: the executable, None: look for it.
-    Raises what the control plane said, Unreachable, Untrusted, Invalid, OSError. May be repeated after any of them,
-    and after cancellation.
+    ``replace``: where the machine is a node of the cluster already, it becomes another one. ``insecure_http``: tokens
+    may cross the network readable. Raises what the control plane said, Unreachable, Untrusted, Invalid, NebulaUnusable
+    for a ``nebula`` that is none, OSError. May be repeated after any of them, and after cancellation.
     """
     server = Server(url=url.rstrip("/"), pin=pin.lower() if pin else None)
-    parse_target(server.url, pin=server.pin)
+    target = parse_target(server.url, pin=server.pin)
+    if not insecure_http:
+        refuse_readable(target)
     name = name or socket.gethostname().partition(".")[0]
     version, warning = await _look_at_nebula(nebula)
     await in_thread(partial(settings.make_directory, directory))
-    settings.load(directory)  # a file that cannot be read is told before the key is spent
+    # A file that cannot be read is told before the key is spent.
+    before = settings.load(directory)
+    known = [] if replace else _memberships(before, server)
     pending = directory / PENDING / f"{_fingerprint(key, name)}.key"
     pair = await in_thread(partial(_pending_pair, pending))
-    enroll = message.Enroll(name=name, public_key=keys.pem_x25519_public(pair.public), nebula_version=version)
+    enroll = message.Enroll(
+        name=name,
+        public_key=keys.pem_x25519_public(pair.public),
+        nebula_version=version,
+        known_as=tuple(cluster.node_id for cluster in known),
+    )
     async with Client(server.url, token=key, pin=server.pin) as client:
         try:
             enrolled = await _enrol(client, enroll)
@@ -71,24 +91,33 @@ async def join(
                 "'edgegc key create --show-join' there makes another"
             ) from error
         except Conflict as error:
-            known = await in_thread(partial(_membership, directory, server, name))
-            if known is None:
-                raise
-            raise Conflict(
-                f"{error.message}: it is this machine, in cluster {known.name}; edgegc agent status shows it"
-            ) from error
+            if error.message.startswith(ALREADY_A_NODE):
+                raise Conflict(
+                    f"{error.message}; edgegc agent status shows it, --replace makes it another node there"
+                ) from error
+            raise
     cluster = await in_thread(
         partial(_remember, directory, enrolled, pair=pair, name=name, server=server, nebula=nebula)
     )
     await in_thread(partial(files.remove_durably, pending))
+    old = before.cluster(cluster.id)
+    if replace and old is not None:
+        left = f"the node that this machine was, {old.node_name!r}, is still there: 'edgegc node delete {old.node_name}'"
+        warning = f"{left}; {warning}" if warning else left
     return Joined(cluster=cluster, overlay_ip=enrolled.overlay_ip, warning=warning)
 
 
 async def _look_at_nebula(nebula: Path | None) -> tuple[str | None, str | None]:
-    """Return nebula's version, and what is wrong with it: joining needs none, only running does."""
+    """Return nebula's version, and what is wrong with it: joining needs none, only running does.
+
+    One that was named must be one: the name would be kept.
+    """
     try:
-        return version_text(await nebula_version(find_nebula(nebula))), None
+        found = find_nebula(nebula, named="--nebula")
+        return version_text(await nebula_version(found, named="--nebula")), None
     except NebulaUnusable as error:
+        if nebula is not None:
+            raise
         return None, error.message
 
 
@@ -96,10 +125,12 @@ async def _enrol(client: Client, enroll: message.Enroll) -> message.Enrolled:
     for wait_s in (*RETRIES_S, None):
         try:
             return await client.enroll(enroll)
-        except (Unreachable, Unavailable) as error:
+        except (Unreachable, Unavailable, TooMany) as error:
             if isinstance(error, Unreachable) and not error.sent:
                 raise
             if wait_s is None:
+                if isinstance(error, TooMany):
+                    raise
                 raise Unreachable(
                     f"{error.message}; give the same command again: it goes on where it stopped"
                 ) from error
@@ -107,12 +138,9 @@ async def _enrol(client: Client, enroll: message.Enroll) -> message.Enrolled:
     raise AssertionError("unreachable")
 
 
-def _membership(directory: Path, server: Server, name: str) -> settings.Cluster | None:
-    """Return where this machine is a node of this name already, under that control plane. Blocking."""
-    for cluster in settings.load(directory).clusters:
-        if cluster.node_name == name and server.url in {each.url for each in cluster.servers}:
-            return cluster
-    return None
+def _memberships(all_: settings.Settings, server: Server) -> list[settings.Cluster]:
+    """Return what this machine is under that control plane already: no other is told."""
+    return [cluster for cluster in all_.clusters if server.url in {each.url for each in cluster.servers}]
 
 
 def _fingerprint(key: str, name: str) -> str:

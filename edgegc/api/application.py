@@ -7,7 +7,7 @@ lifespan protocol is not run.
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import msgspec
 import trio
@@ -16,7 +16,8 @@ from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from edgegc import errors
-from edgegc.api import auth, codec, operation, problem
+from edgegc.api import auth, codec, compression, operation, problem
+from edgegc.api.limits import RateLimits
 from edgegc.api.queries import NoQuery
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class Application(QuartTrio):
         super().__init__("edgegc.api", static_folder=None, template_folder=None)
         self.control = control
         self.log = log
+        self.limits = RateLimits(control.settings.limits)
         self._proxies = auth.trusted(control.settings.api.trusted_proxies)
         self._body_bytes = control.settings.limits.json_body_bytes
         # Bounds what is buffered of a body that nobody has asked for yet.
@@ -55,16 +57,42 @@ class Application(QuartTrio):
         self.url_map.merge_slashes = False
 
     async def caller(self) -> Caller:
-        """Authenticate the present request.
+        """Authenticate the present request, and count it.
+
+        The credential is looked at first, always: who has a good one is not shut out by what others try.
 
         :raises errors.Unauthorized: it does not say who asks, or not rightly.
+        :raises errors.TooMany: the node asks too often, or its address has failed too often.
         :raises errors.Invalid: it has a query string, and its path declares none: a mistake worth telling.
         """
-        caller = await auth.caller_of(request, self.control, self._proxies)
+        try:
+            caller = await self.same_caller()
+        except errors.Unauthorized as error:
+            if error.presented:
+                self._failed_authentication(error)
+            raise
         auth.state_of(request)["actor"] = f"{caller.kind}:{caller.id}"
+        self.limits.request(caller, trio.current_time())
         if request.query_string and operation.of(self, request.url_rule).query is None:
             self.query(NoQuery)
         return caller
+
+    async def same_caller(self) -> Caller:
+        """Authenticate the present request again, after it has waited. :raises errors.Unauthorized:"""
+        return await auth.caller_of(request, self.control, self._proxies)
+
+    def _failed_authentication(self, error: errors.Unauthorized) -> None:
+        """Count a failure. :raises errors.TooMany: to an address that is to stay away."""
+        source = str(auth.state_of(request)["source"])
+        try:
+            self.limits.failed_authentication(source, trio.current_time())
+        except errors.TooMany as refusal:
+            logger.warning(
+                "authentication failed, from an address that has failed too often: %s",
+                error.message,
+                extra={"request_id": auth.request_id_of(request), "source": source},
+            )
+            raise refusal from error
 
     async def body(self, kind: type[T]) -> T:
         """Read the present request's body; see :func:`codec.body`."""
@@ -80,6 +108,13 @@ class Application(QuartTrio):
         if rule is not None:
             auth.state_of(request)["route"] = rule.rule
         return await super().dispatch_request(request_context)
+
+    async def process_response(
+        self, response: ResponseTypes, request_context: RequestContext | None = None
+    ) -> ResponseTypes:
+        """Compress what is worth it, whoever made the response."""
+        response = await super().process_response(response, request_context)
+        return await compression.compress(request, cast("Response", response))
 
     async def handle_user_exception(self, error: Exception | BaseExceptionGroup[Any]) -> Response:
         """Turn whatever a handler raised into an answer. Quart would look at a group's members one by one, and at

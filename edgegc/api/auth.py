@@ -73,8 +73,10 @@ async def caller_of(request: Request, control: Control, proxies: tuple[Network, 
     given = request.headers.getlist("authorization")
     if not given and is_admin_socket(request):
         return callers.socket_caller(request_id_of(request))
-    if len(given) != 1:
-        raise errors.Unauthorized("no Authorization header" if not given else "several Authorization headers")
+    if not given:
+        raise errors.Unauthorized("no Authorization header", presented=False)
+    if len(given) > 1:
+        raise errors.Unauthorized("several Authorization headers")
     scheme, _, token = given[0].strip().partition(" ")
     token = token.strip()
     if scheme.lower() != "bearer" or not token:

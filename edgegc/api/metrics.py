@@ -11,6 +11,8 @@ from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+import trio
+
 from edgegc import build
 from edgegc.api.access import BUCKETS_S
 from edgegc.api.exposition import Exposition, Kind, labels
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from edgegc.api.access import AccessLog
+    from edgegc.api.limits import RateLimits
     from edgegc.control.control import Control
     from edgegc.model.lighthouse import LighthouseStatus
 
@@ -50,7 +53,7 @@ DATABASE: Final[tuple[tuple[str, str, Kind, str], ...]] = (
 """Field of the store's statistics, name after ``edgegc_database_``, kind, and what it is."""
 
 
-async def exposition(control: Control, log: AccessLog) -> bytes:
+async def exposition(control: Control, log: AccessLog, limits: RateLimits) -> bytes:
     """Return all metrics as text. :raises errors.Unavailable: the database did not answer in time."""
     found = await overview.gather(control)
     out = Exposition()
@@ -67,6 +70,7 @@ async def exposition(control: Control, log: AccessLog) -> bytes:
     _nodes(out, found, now=control.clock.now())
     _lighthouses(out, control)
     _http(out, control, log)
+    _limits(out, limits)
     _database(out, control)
     return out.text()
 
@@ -212,6 +216,21 @@ def _http(out: Exposition, control: Control, log: AccessLog) -> None:
         control.fleet.malformed_reports,
     )
     single("edgegc_held_polls", "gauge", "Version checks held now.", control.polls.held)
+
+
+def _limits(out: Exposition, limits: RateLimits) -> None:
+    out.family(
+        "edgegc_http_rate_limited_total",
+        "counter",
+        "Requests answered 429, by the limit that they passed.",
+        [(labels(limit=limit), count) for limit, count in limits.refused.items()],
+    )
+    out.single(
+        "edgegc_http_blocked_addresses",
+        "gauge",
+        "Addresses that have failed to authenticate too often, and are to stay away.",
+        limits.blocked(trio.current_time()),
+    )
 
 
 def _database(out: Exposition, control: Control) -> None:

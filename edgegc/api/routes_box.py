@@ -72,7 +72,7 @@ def add(app: Application) -> None:
             caller = await app.caller()
             if not callers.may_read_metrics(caller):
                 raise errors.Forbidden("reading metrics needs a token with the scope metrics or operator")
-        return codec.raw(await metrics.exposition(control, app.log), content_type=PROMETHEUS)
+        return codec.raw(await metrics.exposition(control, app.log, app.limits), content_type=PROMETHEUS)
 
     @app.get("/api/v1/resources")
     @describe(

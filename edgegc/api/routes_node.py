@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Final
 
+import trio
 from msgspec import Meta
 from quart import request
 
@@ -57,6 +58,7 @@ def add(app: Application) -> None:
     )
     async def enroll() -> Response:
         caller = await app.caller()
+        app.limits.enrolment(caller, trio.current_time())
         return codec.reply(await enrolment.enroll(control, caller, await app.body(message.Enroll)), 201)
 
     @app.get("/api/v1/config/version")
@@ -92,7 +94,7 @@ def add(app: Application) -> None:
         answer = await polls.wait(control, node_id, current=current, wait_s=query.wait)
         if answer.waited:
             # Meanwhile the node may have been deleted or its token rotated.
-            await app.caller()
+            await app.same_caller()
         sent = {"etag": f'"{answer.version}"', "cache-control": "no-store"}
         if answer.spread_s is not None:
             sent["edgegc-spread"] = str(answer.spread_s)

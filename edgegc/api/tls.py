@@ -113,6 +113,8 @@ def reload(context: ssl.SSLContext, identity: Identity) -> None:
     :raises errors.Invalid: key and certificate do not belong together; the context keeps what it had.
     """
     try:
+        # On another context first: one that refuses a pair may have lost the one that it had.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(identity.certificate, identity.key)
         context.load_cert_chain(identity.certificate, identity.key)
     except (OSError, ssl.SSLError) as error:
         raise errors.Invalid(

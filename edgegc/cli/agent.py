@@ -121,10 +121,15 @@ def status(common: Common) -> None:
 @click.option(
     "--pin", metavar="SHA256", help="The server's public key; '' for none. [default: the one known so far]"
 )
+@click.option(
+    "--insecure-http",
+    is_flag=True,
+    help="Clear text beyond this machine: whoever listens on the way reads every token.",
+)
 @config_dir_option
 @local_options
 @click.pass_obj
-def set_server(common: Common, cluster: str, url: str, pin: str | None) -> None:
+def set_server(common: Common, cluster: str, url: str, pin: str | None, insecure_http: bool) -> None:
     """Say where the control plane of a cluster is, by name or id; a running agent follows at once.
 
     Only needed when it moved while this machine could not hear of it.
@@ -133,10 +138,12 @@ def set_server(common: Common, cluster: str, url: str, pin: str | None) -> None:
 
     from edgegc.agent import settings
     from edgegc.cli.output import note
-    from edgegc.connection import parse_target
+    from edgegc.connection import parse_target, refuse_readable
     from edgegc.model.manifest import Server
 
-    parse_target(url.rstrip("/"), pin=pin or None)
+    target = parse_target(url.rstrip("/"), pin=pin or None)
+    if not insecure_http:
+        refuse_readable(target)
 
     def change(all_: settings.Settings) -> settings.Settings:
         own = all_.named(cluster)

@@ -36,6 +36,16 @@ if TYPE_CHECKING:
     metavar="PATH",
     help="The nebula executable. [default: look for it]",
 )
+@click.option(
+    "--replace",
+    is_flag=True,
+    help="Where this machine is a node of the cluster already, make it another one.",
+)
+@click.option(
+    "--insecure-http",
+    is_flag=True,
+    help="Clear text beyond this machine: whoever listens on the way reads every token.",
+)
 @click.option("--start", is_flag=True, help="Run the agent afterwards, in the foreground.")
 @local_options
 @click.pass_obj
@@ -47,6 +57,8 @@ def join(
     pin: str | None,
     config_dir: Path | None,
     nebula: Path | None,
+    replace: bool,
+    insecure_http: bool,
     start: bool,
 ) -> None:
     """Make this machine a node of a cluster.
@@ -68,6 +80,8 @@ def join(
             key=_key(key),
             name=name,
             nebula=nebula,
+            replace=replace,
+            insecure_http=insecure_http,
         )
 
     _show(common, trio.run(run), directory=directory, starts=start)

@@ -107,6 +107,7 @@ async def enroll(control: Control, caller: Caller, request: Enroll) -> Enrolled:
         cluster = clusters.get(write.connection, key.cluster_id)
         if cluster is None:
             raise Unauthorized("enrolment key of a cluster that is gone")
+        _check_known(write, cluster, request.known_as)
         node = nodes.find(write.connection, cluster.id, request.name)
         repeated = node is not None and _repeats(write, node, key, public_key)
         if not repeated and key.uses is not None and key.used >= key.uses:
@@ -161,6 +162,12 @@ def _usable_key(write: Write, key_id: str) -> EnrolmentKey:
     if key.expires_at <= write.now:
         raise Unauthorized("enrolment key that has expired")
     return key
+
+
+def _check_known(write: Write, cluster: Cluster, node_ids: tuple[str, ...]) -> None:
+    for node in nodes.get_many(write.connection, node_ids).values() if node_ids else ():
+        if node.cluster_id == cluster.id:
+            raise Conflict(f"this machine is the node {node.name!r} of the cluster {cluster.name!r} already")
 
 
 def _repeats(write: Write, node: Node, key: EnrolmentKey, public_key: bytes) -> bool:

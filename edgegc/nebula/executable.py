@@ -76,24 +76,24 @@ def as_account(who: Account | None) -> dict[str, Any]:
     return {} if who is None else {"user": who.uid, "group": who.gid, "extra_groups": []}
 
 
-def find_nebula(path: Path | None = None) -> Path:
+def find_nebula(path: Path | None = None, *, named: str = "nebula.path") -> Path:
     """Return the absolute path of the nebula executable: ``path`` if given, else in PATH and the usual places.
 
-    Raises :class:`NebulaUnusable` with the remedy.
+    ``named``: how the person who gave the path gave it. Raises :class:`NebulaUnusable` with the remedy.
     """
     if path is not None:
         absolute = path.absolute()
         if not absolute.is_file():
-            raise NebulaUnusable(f"there is no nebula at {path}: correct nebula.path, or install nebula")
+            raise NebulaUnusable(f"there is no nebula at {path}: correct {named}, or install nebula")
         if not os.access(absolute, os.X_OK):
-            raise NebulaUnusable(f"{path} is not executable: chmod +x it, or correct nebula.path")
+            raise NebulaUnusable(f"{path} is not executable: chmod +x it, or correct {named}")
         return absolute
     # Services often have a PATH without sbin and local directories.
     places = os.pathsep.join([os.environ.get("PATH", ""), *USUAL_PLACES])
     found = shutil.which("nebula", path=places)
     if found is None:
         raise NebulaUnusable(
-            "nebula is not installed: install it (Debian: apt install nebula), or name the executable in nebula.path"
+            f"nebula is not installed: install it (Debian: apt install nebula), or name the executable in {named}"
         )
     return Path(found).absolute()
 
@@ -103,17 +103,17 @@ def version_text(version: Version) -> str:
     return ".".join(map(str, version))
 
 
-async def nebula_version(executable: Path) -> Version:
+async def nebula_version(executable: Path, *, named: str = "nebula.path") -> Version:
     """Return what ``nebula -version`` says. Cancellation ends the process.
 
-    Raises :class:`NebulaUnusable` if it does not run, says something else, or is older than MINIMUM_VERSION.
+    ``named``: as for :func:`find_nebula`. Raises :class:`NebulaUnusable` if it does not run, says something else, or is older than MINIMUM_VERSION.
     """
     code, output = await _run([str(executable), "-version"], None)
     found = re.search(r"Version:\s*v?(\d+)\.(\d+)(?:\.(\d+))?", output)
     if code != 0 or found is None:
         raise NebulaUnusable(
             f"{executable} -version does not answer like nebula (exit code {code}): "
-            "install nebula again, or name the right executable in nebula.path"
+            f"install nebula again, or name the right executable in {named}"
         )
     version = (int(found[1]), int(found[2]), int(found[3] or 0))
     if version < MINIMUM_VERSION:

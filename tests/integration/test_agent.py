@@ -19,7 +19,7 @@ import trio
 from edgegc import errors
 from edgegc.agent import settings, status
 from edgegc.agent.agent import Agent, lock_directory
-from edgegc.agent.join import join
+from edgegc.agent.join import Joined, join
 from edgegc.client import Client, Unreachable, Untrusted
 from edgegc.clock import SystemClock
 from edgegc.model.manifest import Server
@@ -67,10 +67,13 @@ class Machine:
         marker.touch() if refuses else marker.unlink(missing_ok=True)
 
     async def join(
-        self, url: str, key: str, *, name: str = "pi-1", pin: str | None = None
+        self, url: str, key: str, *, name: str = "pi-1", pin: str | None = None, **more: Any
     ) -> settings.Cluster:
-        joined = await join(self.directory, url=url, pin=pin, key=key, name=name, nebula=self.nebula)
-        return joined.cluster
+        return (await self.joined(url, key, name=name, pin=pin, **more)).cluster
+
+    async def joined(self, url: str, key: str, *, name: str, **more: Any) -> Joined:
+        given = {"pin": None, "nebula": self.nebula} | more
+        return await join(self.directory, url=url, key=key, name=name, **given)
 
     @asynccontextmanager
     async def agent(self) -> AsyncIterator[Agent]:
@@ -338,10 +341,45 @@ async def test_a_taken_name_and_a_spent_key_are_refused_in_words_for_who_stands_
             await machine.join(url_of(box), key)
         await machine.join(url_of(box), key, name="pi-2")
         with pytest.raises(errors.Unauthorized, match=r"enrolment key: it is unknown, used up, .*key create"):
-            await machine.join(url_of(box), key, name="pi-3")
-        with pytest.raises(errors.Conflict, match=r"'pi-2' already exists: it is this machine, in cluster"):
-            await machine.join(url_of(box), await box.key(cluster["id"]), name="pi-2")
+            await machine.join(url_of(box), key, name="pi-3", replace=True)
+        for again in ("pi-2", "another"):
+            with pytest.raises(
+                errors.Conflict, match=r"^this machine is the node 'pi-2' of the cluster 'home'"
+            ):
+                await machine.join(url_of(box), key, name=again)
     assert len(settings.load(machine.directory).clusters) == 1
+
+
+async def test_a_machine_that_is_a_node_already_becomes_another_only_when_told_to(
+    data: Path, machine: Machine
+) -> None:
+    async with running_box(data) as box:
+        cluster = await box.cluster()
+        key = await box.key(cluster["id"], uses=2)
+        first = await machine.join(url_of(box), key, name="old")
+        with pytest.raises(errors.Conflict, match=r"'old' of the cluster 'home' already.*--replace"):
+            await machine.join(url_of(box), key, name="new")
+        assert settings.load(machine.directory).clusters == (first,)
+        joined = await machine.joined(url_of(box), key, name="new", replace=True)
+        assert joined.warning is not None
+        assert "'old'" in joined.warning
+        assert "edgegc node delete old" in joined.warning
+        assert [own.node_name for own in settings.load(machine.directory).clusters] == ["new"]
+
+
+async def test_a_nebula_that_was_named_and_is_none_is_told_before_the_key_is_spent(machine: Machine) -> None:
+    with pytest.raises(errors.Error, match=r"^there is no nebula at /nope: correct --nebula"):
+        await machine.join("http://127.0.0.1:9", "egk_x", nebula=Path("/nope"))
+    assert not machine.directory.exists()
+
+
+async def test_clear_text_beyond_this_machine_is_refused_unless_told_out_loud(machine: Machine) -> None:
+    for url in ("http://192.0.2.1:8080", "http://box.example", "http://[2001:db8::1]"):
+        with pytest.raises(errors.Invalid, match=r"clear text.*--insecure-http"):
+            await machine.join(url, "egk_x")
+    for url in ("http://127.0.0.1:9", "http://localhost:9", "http://[::1]:9"):
+        with pytest.raises(Unreachable):
+            await machine.join(url, "egk_x")
 
 
 async def test_nobody_there_is_told_at_once(machine: Machine) -> None:

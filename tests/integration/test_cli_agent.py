@@ -138,6 +138,18 @@ def test_a_server_that_moved_keeps_its_pin_unless_told_otherwise(tmp_path: Path)
             "in no cluster 'nowhere'",
         ),
         (("agent", "set-server", "home", "ftp://x", "--config-dir", "{tmp}"), 2, "must start with"),
+        (("join", "http://192.0.2.1", "--key", "egk_x", "--config-dir", "{tmp}"), 2, "--insecure-http"),
+        (("agent", "set-server", "home", "http://box", "--config-dir", "{tmp}"), 2, "--insecure-http"),
+        (
+            ("agent", "set-server", "home", "http://box", "--insecure-http", "--config-dir", "{tmp}"),
+            4,
+            "in no cluster",
+        ),
+        (
+            ("join", "https://x", "--key", "egk_x", "--nebula", "/nope", "--config-dir", "{tmp}"),
+            1,
+            "there is no nebula at /nope: correct --nebula",
+        ),
         (("join", "http://127.0.0.1:9", "--config-dir", "{tmp}"), 2, "no enrolment key"),
         (("join", "http://127.0.0.1:9", "--key", "ega_x", "--config-dir", "{tmp}"), 2, "starts with egk_"),
         (("join", "http://127.0.0.1:9", "--key", "egk_x", "--config-dir", "{tmp}"), 5, "refused"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import ssl
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -98,3 +99,47 @@ def test_a_key_of_another_certificate_is_refused(tmp_path: Path) -> None:
     other = tls.self_signed(tmp_path / "other", names=(), now=NOW)
     with pytest.raises(errors.Invalid, match="can't be used"):
         tls.context(tls.from_files(one.certificate, other.key))
+
+
+def test_a_pair_that_does_not_fit_leaves_the_one_in_force(tmp_path: Path) -> None:
+    one = tls.self_signed(tmp_path / "one", names=(), now=NOW)
+    other = tls.self_signed(tmp_path / "other", names=(), now=NOW)
+    context = tls.context(one)
+    with pytest.raises(errors.Invalid, match="can't be used"):
+        tls.reload(context, tls.from_files(other.certificate, one.key))
+    assert _served(context) == one.pin
+
+
+def test_tls_1_1_is_refused_in_the_handshake(tmp_path: Path) -> None:
+    context = tls.context(tls.self_signed(tmp_path, names=(), now=NOW))
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
+    client.set_ciphers("DEFAULT:@SECLEVEL=0")
+    with pytest.warns(DeprecationWarning, match="TLSv1_1"):
+        client.minimum_version = ssl.TLSVersion.TLSv1_1
+    with pytest.warns(DeprecationWarning, match="TLSv1_1"):
+        client.maximum_version = ssl.TLSVersion.TLSv1_1
+    with pytest.raises(ssl.SSLError):
+        _handshake(context, client)
+
+
+def _served(context: ssl.SSLContext) -> str:
+    """Return the pin of what a server's context shows to a client."""
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
+    shown = _handshake(context, client).getpeercert(binary_form=True)
+    assert shown is not None
+    return tls.pin_of(x509.load_der_x509_certificate(shown))
+
+
+def _handshake(context: ssl.SSLContext, client: ssl.SSLContext) -> ssl.SSLObject:
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ends = (
+        client.wrap_bio(to_client, to_server),
+        context.wrap_bio(to_server, to_client, server_side=True),
+    )
+    for _ in range(4):
+        for end in ends:
+            with suppress(ssl.SSLWantReadError):
+                end.do_handshake()
+    return ends[0]

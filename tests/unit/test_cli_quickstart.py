@@ -123,3 +123,5 @@ def test_a_join_command_can_be_pasted() -> None:
         f"edgegc join https://203.0.113.9:8443 --key egk_x --pin {'ab' * 32}"
     )
     assert join_command(JoinTarget("https://box", None), "egk_x") == "edgegc join https://box --key egk_x"
+    assert join_command(JoinTarget("http://127.0.0.1:80", None), "egk_x").endswith(" --key egk_x")
+    assert join_command(JoinTarget("http://box", None), "egk_x").endswith(" --key egk_x --insecure-http")

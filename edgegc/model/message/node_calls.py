@@ -13,12 +13,17 @@ from edgegc.model.node import ReportedState
 
 
 class Enroll(Request, frozen=True, kw_only=True):
-    """``POST /api/v1/enroll``; ``public_key`` is PEM, NEBULA X25519 PUBLIC KEY."""
+    """``POST /api/v1/enroll``; ``public_key`` is PEM, NEBULA X25519 PUBLIC KEY.
+
+    ``known_as``: ids of the nodes that the machine is already. Where one of them is in the key's cluster, the enrolment is
+    refused with 409, and nothing is spent: a machine has one place in a cluster.
+    """
 
     name: Name
     public_key: PublicKey
     mtu: Mtu | None = None
     nebula_version: Annotated[str, Meta(max_length=64)] | None = None
+    known_as: Annotated[tuple[Annotated[str, Meta(max_length=64)], ...], Meta(max_length=64)] = ()
 
 
 class Enrolled(Struct, frozen=True, kw_only=True):
