@@ -289,6 +289,18 @@ class Client(Transport):
         path = f"/api/v1/clusters/{_segment(cluster_id)}"
         await self.request("DELETE", path, query={"cascade": "true" if cascade else None})
 
+    async def ca_rotation(self, cluster_id: str) -> message.CaRotation:
+        """Return how far the rotation of a cluster's authority is."""
+        return await self.call(
+            message.CaRotation, "GET", f"/api/v1/clusters/{_segment(cluster_id)}/ca/rotation"
+        )
+
+    async def rotate_ca(self, cluster_id: str, step: message.CaRotationStep) -> message.CaRotation:
+        """Take a step of the rotation of a cluster's authority."""
+        return await self.call(
+            message.CaRotation, "POST", f"/api/v1/clusters/{_segment(cluster_id)}/ca/rotation", body=step
+        )
+
     async def create_api_token(self, token: message.ApiTokenCreate) -> message.ApiTokenView:
         """Make an API token; the answer alone shows it."""
         return await self.call(message.ApiTokenView, "POST", "/api/v1/api-tokens", body=token)

@@ -15,6 +15,7 @@ from edgegc.api import (
     routes_node,
     routes_nodes,
     routes_policy,
+    routes_rotation,
 )
 from edgegc.api.access import AccessLog
 from edgegc.api.application import Application
@@ -27,6 +28,7 @@ GROUPS: Final = (
     routes_nodes,
     routes_policy,
     routes_clusters,
+    routes_rotation,
     routes_credentials,
     routes_box,
     routes_audit,

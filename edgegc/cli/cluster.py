@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgegc.cli.options import Common, Group, list_option, name_argument, remote_options
+from edgegc.cli.rotation import rotate_ca
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -191,6 +192,9 @@ def delete(common: Common, cluster: str, cascade: bool) -> None:
 
     ask(common, question)
     note(common, f"{cluster} is deleted")
+
+
+cluster.add_command(rotate_ca)
 
 
 def _show(common: Common, view: message.ClusterView) -> None:

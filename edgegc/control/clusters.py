@@ -49,7 +49,7 @@ async def create(control: Control, caller: Caller, request: ClusterCreate) -> Cl
     allowed = addresses.allowed_routes(request.allowed_routes)
     port_in_use = request.provide_lighthouse and _port_in_use(control, request.lighthouse_port)
 
-    def job(write: Write) -> tuple[Cluster, Authority]:
+    def job(write: Write) -> tuple[Cluster, tuple[Authority, ...]]:
         connection = write.connection
         if tenants.get(connection, request.tenant_id) is None:
             raise NotFound(f"tenant_id: there is no tenant {request.tenant_id!r}")
@@ -84,7 +84,7 @@ async def create(control: Control, caller: Caller, request: ClusterCreate) -> Cl
             signing.certify_box(write, cluster)
         write.changed_cluster(cluster.id)
         write.audit("cluster.create", cluster.id)
-        return cluster, authority
+        return cluster, (authority,)
 
     return cluster_view(*await control.write(caller, job))
 
@@ -94,10 +94,10 @@ async def list_(control: Control, caller: Caller) -> ClusterList:
     operator_only(caller)
 
     def job(connection: sqlite3.Connection) -> ClusterList:
-        active = authorities.active_authorities(connection)
+        known = authorities.all_authorities(connection)
         return ClusterList(
             clusters=tuple(
-                cluster_view(cluster, active.get(cluster.id)) for cluster in clusters.all_(connection)
+                cluster_view(cluster, known.get(cluster.id, ())) for cluster in clusters.all_(connection)
             )
         )
 
@@ -109,7 +109,7 @@ async def get(control: Control, caller: Caller, cluster_id: str) -> ClusterView:
     operator_only(caller)
 
     def job(connection: sqlite3.Connection) -> ClusterView:
-        return cluster_view(_get(connection, cluster_id), _authority(connection, cluster_id))
+        return cluster_view(_get(connection, cluster_id), authorities.authorities(connection, cluster_id))
 
     return await control.database.read(job)
 
@@ -135,7 +135,7 @@ async def update(control: Control, caller: Caller, cluster_id: str, request: Clu
         )
         if after != before:
             after = _change(write, before, after, port_in_use=port_in_use)
-        return cluster_view(after, _authority(write.connection, cluster_id))
+        return cluster_view(after, authorities.authorities(write.connection, cluster_id))
 
     return await control.write(caller, job)
 
@@ -197,11 +197,6 @@ def _get(connection: sqlite3.Connection, cluster_id: str) -> Cluster:
     if cluster is None:
         raise NotFound("no such cluster")
     return cluster
-
-
-def _authority(connection: sqlite3.Connection, cluster_id: str) -> Authority | None:
-    found = authorities.active_authority(connection, cluster_id)
-    return None if found is None else found[0]
 
 
 def _check_name(connection: sqlite3.Connection, tenant_id: str, name: str) -> None:

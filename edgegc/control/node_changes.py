@@ -69,7 +69,11 @@ def replace_certificate(
 
 def renew(write: Write, cluster: Cluster, node: Node) -> None:
     """Sign a node's certificate again, for a later end only."""
-    version = bump_nodes(write, cluster.id, (node.id,))
+    sign_again(write, cluster, node, version=bump_nodes(write, cluster.id, (node.id,)))
+
+
+def sign_again(write: Write, cluster: Cluster, node: Node, *, version: int) -> None:
+    """Sign a node's certificate again as the node is, in a version that the caller has bumped already."""
     replace_certificate(write, cluster, node, _public_key(node), version=version, blocklist=False)
 
 

@@ -49,11 +49,23 @@ class Common(msgspec.Struct, frozen=True, kw_only=True):
     ca_pem: str
     signers: tuple[bytes, ...]
     signer_private: bytes
+    signer_since: int
+    former_signer_private: bytes | None
     restart_delays_s: dict[str, int]
 
     def __repr__(self) -> str:
         """Show the version only: a traceback must not hold the signer's private key."""
         return f"Common(wide_version={self.wide_version})"
+
+    def signer_for(self, applied_version: int | None) -> bytes:
+        """Return the private key whose signature a node accepts.
+
+        During a rotation a node that has not applied the version that names the new signer gets the replaced one's,
+        which it trusts: so an agent that was away for a phase still follows. That lasts until the old signer is retired.
+        """
+        if self.former_signer_private is not None and (applied_version or 0) < self.signer_since:
+            return self.former_signer_private
+        return self.signer_private
 
 
 def read_common(connection: sqlite3.Connection, vault: Vault, cluster: Cluster) -> Common:
@@ -61,6 +73,7 @@ def read_common(connection: sqlite3.Connection, vault: Vault, cluster: Cluster) 
     found = authorities.active_signer(connection, cluster.id)
     if found is None:
         raise AssertionError(f"cluster {cluster.id} has no signer")
+    former = authorities.former_signer(connection, cluster.id)
     public = [node.id for node in nodes.topology(connection, cluster.id)]
     # The box's own lighthouse restarts at once, so it is the first in the row.
     first = int(cluster.provide_lighthouse)
@@ -72,6 +85,8 @@ def read_common(connection: sqlite3.Connection, vault: Vault, cluster: Cluster) 
         ca_pem=_ca_pem(connection, cluster.id),
         signers=tuple(signer.public_key for signer in authorities.signers(connection, cluster.id)),
         signer_private=signing.signer_private(vault, *found),
+        signer_since=found[0].since_version,
+        former_signer_private=None if former is None else signing.signer_private(vault, *former),
         restart_delays_s={node_id: RESTART_STEP_S * rank for rank, node_id in enumerate(public, first)},
     )
 
@@ -108,7 +123,7 @@ def node_bundle(
     )
     digest = bundle.digest(body)
     text = signed_text(cluster_id=cluster.id, node_id=node.id, version=version, digest=digest)
-    signature = bundle.sign(common.signer_private, text)
+    signature = bundle.sign(common.signer_for(node.applied_version), text)
     return SignedBundle(
         body=body, version=version, digest=digest, signature=base64.b64encode(signature).decode()
     )

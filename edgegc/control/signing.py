@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from edgegc.control.write import Write
-    from edgegc.model.cluster import Cluster
+    from edgegc.model.cluster import Cluster, KeyPhase
     from edgegc.model.node import Node
     from edgegc.store.vault import Vault
 
@@ -48,8 +48,10 @@ LIGHTHOUSE_PURPOSE = "lighthouse"
 _parse_authority = functools.lru_cache(maxsize=64)(codec.parse_pem)
 
 
-def make_authority(write: Write, cluster: Cluster) -> Authority:
-    """Make the first authority of a cluster."""
+def make_authority(
+    write: Write, cluster: Cluster, *, phase: KeyPhase = "active", version: int = 0
+) -> Authority:
+    """Make an authority of a cluster: its first, or the next. Unavailable while the clock is not to be trusted."""
     wallclock.require_trust(write.connection, write.now)
     key = keys.generate_ed25519()
     certificate = codec.self_sign(
@@ -63,20 +65,26 @@ def make_authority(write: Write, cluster: Cluster) -> Authority:
         cluster_id=cluster.id,
         fingerprint=certificate.fingerprint,
         certificate_pem=certificate.pem(),
-        phase="active",
+        phase=phase,
         not_after=certificate.details.not_after,
         created_at=write.now,
+        phase_version=version,
     )
     box = write.vault.seal(AUTHORITY_PURPOSE, key.private, context=authority.id)
     authorities.insert_authority(write.connection, authority, private_key=box)
     return authority
 
 
-def make_signer(write: Write, cluster_id: str) -> Signer:
-    """Make the first bundle signer of a cluster."""
+def make_signer(write: Write, cluster_id: str, *, phase: KeyPhase = "active", version: int = 0) -> Signer:
+    """Make a bundle signer of a cluster: its first, or the next."""
     key = keys.generate_ed25519()
     signer = Signer(
-        id=new_id(), cluster_id=cluster_id, public_key=key.public, phase="active", created_at=write.now
+        id=new_id(),
+        cluster_id=cluster_id,
+        public_key=key.public,
+        phase=phase,
+        created_at=write.now,
+        since_version=version,
     )
     box = write.vault.seal(SIGNER_PURPOSE, key.private, context=signer.id)
     authorities.insert_signer(write.connection, signer, private_key=box)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import UNSET
 
+from edgegc.model.cluster import rotation_phase
 from edgegc.model.message import (
     CaView,
     CertificateView,
@@ -17,6 +18,7 @@ from edgegc.model.message import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
 
     from edgegc.control.control import Control
@@ -31,8 +33,9 @@ def tenant_view(tenant: Tenant) -> TenantView:
     return TenantView(id=tenant.id, name=tenant.name, created_at=rfc3339(tenant.created_at))
 
 
-def cluster_view(cluster: Cluster, authority: Authority | None) -> ClusterView:
-    """Return a cluster as callers see it, with its signing authority."""
+def cluster_view(cluster: Cluster, authorities: Sequence[Authority]) -> ClusterView:
+    """Return a cluster as callers see it, with the one of its authorities that signs."""
+    authority = next((each for each in authorities if each.phase == "active"), None)
     return ClusterView(
         id=cluster.id,
         tenant_id=cluster.tenant_id,
@@ -50,7 +53,11 @@ def cluster_view(cluster: Cluster, authority: Authority | None) -> ClusterView:
         nodes=cluster.node_count,
         ca=None
         if authority is None
-        else CaView(fingerprint=authority.fingerprint, not_after=rfc3339(authority.not_after), phase="none"),
+        else CaView(
+            fingerprint=authority.fingerprint,
+            not_after=rfc3339(authority.not_after),
+            phase=rotation_phase(authorities),
+        ),
         created_at=rfc3339(cluster.created_at),
     )
 

@@ -210,7 +210,10 @@ def _why_refused(body: bytes, *, cluster_id: str, node_id: str, version: int) ->
         return f"the bundle was made for another node ({label[2]})"
     if int(label[3]) != version:
         return f"the bundle was made as version {label[3]} and offered as version {version}"
-    return "no trusted signer made this bundle: it was signed by somebody else, or changed on the way"
+    return (
+        "no trusted signer made this bundle: it was signed by somebody else, or changed on the way; if the cluster's CA "
+        "was rotated while this machine was away, delete its node and join again"
+    )
 
 
 def _parse_manifest(text: bytes) -> Manifest:

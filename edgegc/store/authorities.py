@@ -15,8 +15,8 @@ from edgegc.store.columns import named
 if TYPE_CHECKING:
     import sqlite3
 
-_AUTHORITY = "id, cluster_id, fingerprint, certificate_pem, phase, not_after, created_at"
-_SIGNER = "id, cluster_id, public_key, phase, created_at"
+_AUTHORITY = "id, cluster_id, fingerprint, certificate_pem, phase, not_after, created_at, phase_version"
+_SIGNER = "id, cluster_id, public_key, phase, created_at, since_version"
 
 
 def insert_authority(connection: sqlite3.Connection, authority: Authority, *, private_key: bytes) -> None:
@@ -44,10 +44,12 @@ def authorities(connection: sqlite3.Connection, cluster_id: str) -> tuple[Author
     return tuple(_authority(row) for row in rows)
 
 
-def active_authorities(connection: sqlite3.Connection) -> dict[str, Authority]:
-    """Return the signing authority of every cluster, by cluster id."""
-    rows = connection.execute(f"SELECT {_AUTHORITY} FROM authorities WHERE phase = 'active'")
-    return {row[1]: _authority(row) for row in rows}
+def all_authorities(connection: sqlite3.Connection) -> dict[str, tuple[Authority, ...]]:
+    """Return every authority of every cluster that has one, by cluster id."""
+    found: dict[str, tuple[Authority, ...]] = {}
+    for row in connection.execute(f"SELECT {_AUTHORITY} FROM authorities ORDER BY created_at, id"):
+        found[row[1]] = (*found.get(row[1], ()), _authority(row))
+    return found
 
 
 def active_authority(connection: sqlite3.Connection, cluster_id: str) -> tuple[Authority, bytes] | None:
@@ -68,6 +70,37 @@ def signers(connection: sqlite3.Connection, cluster_id: str) -> tuple[Signer, ..
     return tuple(_signer(row) for row in rows)
 
 
+def former_signer(connection: sqlite3.Connection, cluster_id: str) -> tuple[Signer, bytes] | None:
+    """Return the signer that was replaced and is trusted still, with its sealed private key, or None."""
+    row = connection.execute(
+        f"SELECT {_SIGNER}, private_key FROM signers WHERE cluster_id = ? AND phase = 'old'", (cluster_id,)
+    ).fetchone()
+    return None if row is None else (_signer(row), row[-1])
+
+
+def turn(connection: sqlite3.Connection, cluster_id: str, *, version: int) -> None:
+    """Let the next authority and the next signer sign; the ones that did stay trusted."""
+    # In this order: there is never more than one that signs.
+    for before, after in (("active", "old"), ("next", "active")):
+        connection.execute(
+            "UPDATE authorities SET phase = ?, phase_version = ? WHERE cluster_id = ? AND phase = ?",
+            (after, version, cluster_id, before),
+        )
+        connection.execute(
+            "UPDATE signers SET phase = ? WHERE cluster_id = ? AND phase = ?", (after, cluster_id, before)
+        )
+
+
+def drop_old(connection: sqlite3.Connection, cluster_id: str, *, version: int) -> None:
+    """Delete the replaced authority, with all certificates it signed, and the replaced signer: nobody trusts them now."""
+    connection.execute("DELETE FROM authorities WHERE cluster_id = ? AND phase = 'old'", (cluster_id,))
+    connection.execute("DELETE FROM signers WHERE cluster_id = ? AND phase = 'old'", (cluster_id,))
+    connection.execute(
+        "UPDATE authorities SET phase_version = ? WHERE cluster_id = ? AND phase = 'active'",
+        (version, cluster_id),
+    )
+
+
 def active_signer(connection: sqlite3.Connection, cluster_id: str) -> tuple[Signer, bytes] | None:
     """Return the signer that signs, with its sealed private key, or None."""
     row = connection.execute(
@@ -86,8 +119,16 @@ def _authority(row: tuple[Any, ...]) -> Authority:
         phase=row[4],
         not_after=row[5],
         created_at=row[6],
+        phase_version=row[7],
     )
 
 
 def _signer(row: tuple[Any, ...]) -> Signer:
-    return Signer(id=row[0], cluster_id=row[1], public_key=row[2], phase=row[3], created_at=row[4])
+    return Signer(
+        id=row[0],
+        cluster_id=row[1],
+        public_key=row[2],
+        phase=row[3],
+        created_at=row[4],
+        since_version=row[5],
+    )

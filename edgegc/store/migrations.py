@@ -52,7 +52,14 @@ class Plan(Struct, frozen=True):
         return FIRST_VERSION + len(self.migrations)
 
 
-MIGRATIONS: tuple[Migration, ...] = ()
+def _note_rotation(connection: sqlite3.Connection) -> None:
+    connection.execute("ALTER TABLE authorities ADD COLUMN phase_version INTEGER NOT NULL DEFAULT 0")
+    connection.execute("ALTER TABLE signers ADD COLUMN since_version INTEGER NOT NULL DEFAULT 0")
+
+
+MIGRATIONS: tuple[Migration, ...] = (
+    Migration("authorities and signers know their versions", _note_rotation),
+)
 
 
 def released_plan() -> Plan:

@@ -165,6 +165,24 @@ def delete(connection: sqlite3.Connection, node: Node) -> None:
     connection.execute("UPDATE clusters SET node_count = node_count - 1 WHERE id = ?", (node.cluster_id,))
 
 
+def certified(connection: sqlite3.Connection, cluster_id: str, *, after: str, limit: int) -> tuple[Node, ...]:
+    """Return the nodes with a certificate whose names come after ``after``, by name, at most ``limit``."""
+    rows = connection.execute(
+        f"{_SELECT} WHERE n.cluster_id = ? AND n.name > ? AND c.id IS NOT NULL ORDER BY n.name LIMIT ?",
+        (cluster_id, after, limit),
+    )
+    return tuple(_node(row) for row in rows)
+
+
+def certified_names(connection: sqlite3.Connection, cluster_id: str) -> list[tuple[str, str]]:
+    """Return id and name of every node with a certificate, by name."""
+    return connection.execute(
+        "SELECT n.id, n.name FROM nodes n JOIN certificates c ON c.node_id = n.id AND c.state = 'current'"
+        " WHERE n.cluster_id = ? ORDER BY n.name",
+        (cluster_id,),
+    ).fetchall()
+
+
 def topology(connection: sqlite3.Connection, cluster_id: str) -> tuple[Node, ...]:
     """Return the nodes that are lighthouse or relay, by id."""
     rows = connection.execute(

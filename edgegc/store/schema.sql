@@ -51,7 +51,9 @@ CREATE TABLE authorities (
     private_key     BLOB NOT NULL,
     phase           TEXT NOT NULL CHECK (phase IN ('active', 'next', 'old')),
     not_after       INTEGER NOT NULL,
-    created_at      INTEGER NOT NULL
+    created_at      INTEGER NOT NULL,
+    -- The version in which it got its phase, or in which its predecessor went: whoever applied that has followed.
+    phase_version   INTEGER NOT NULL DEFAULT 0
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX authorities_cluster ON authorities (cluster_id);
 CREATE UNIQUE INDEX authorities_active ON authorities (cluster_id) WHERE phase = 'active';
@@ -62,7 +64,9 @@ CREATE TABLE signers (
     public_key  BLOB NOT NULL CHECK (length(public_key) = 32),
     private_key BLOB NOT NULL,
     phase       TEXT NOT NULL CHECK (phase IN ('active', 'next', 'old')),
-    created_at  INTEGER NOT NULL
+    created_at  INTEGER NOT NULL,
+    -- The first version whose bundles name it: whoever applied that trusts it.
+    since_version INTEGER NOT NULL DEFAULT 0
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX signers_cluster ON signers (cluster_id);
 CREATE UNIQUE INDEX signers_active ON signers (cluster_id) WHERE phase = 'active';

@@ -6,7 +6,8 @@ stays the same (a relay does not list other relays), but only when something tha
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import base64
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import pytest
@@ -22,11 +23,13 @@ from edgegc.control import (
     policies,
     policy_rules,
     rendering,
+    rotation,
 )
 from edgegc.errors import Error
 from edgegc.model import message
 from edgegc.model.policy import ANY_TO_ANY, Policy, Rule
 from edgegc.nebula import bundle
+from edgegc.nebula.certificate import parse_bundle_pem, parse_pem, verify
 from edgegc.store import clusters as cluster_rows
 from edgegc.store import nodes as node_rows
 from tests.control_plane import OPERATOR, control_plane, new_public_key
@@ -85,6 +88,7 @@ CLUSTER_PATCHES = _one_of(
     supersede_grace_s=st.sampled_from([0, 600]),
     allowed_routes=st.sampled_from([(), ("172.16.0.0/12",)]),
 )
+NEXT_STEP: dict[str, message.RotationStep] = {"none": "prepare", "prepared": "issue", "issued": "retire"}
 STEPS = st.sampled_from(
     [
         "create",
@@ -100,10 +104,19 @@ STEPS = st.sampled_from(
         "token",
         "cluster",
         *["policy"] * 3,
+        *["rotate"] * 2,
         "report",
         "time",
     ]
 )
+
+
+class Issued(NamedTuple):
+    """A certificate that was issued to a node."""
+
+    node_id: str
+    authority_id: str
+    not_after: int
 
 
 class Snapshot(msgspec.Struct):
@@ -112,6 +125,9 @@ class Snapshot(msgspec.Struct):
     versions: dict[str, int]
     contents: dict[str, object]
     digests: dict[str, str]
+    blocklist: frozenset[str]
+    issued: dict[str, Issued]
+    authorities: frozenset[str]
     wide_version: int
     common: object
 
@@ -138,19 +154,52 @@ def _snapshot(connection: sqlite3.Connection, plane: Plane) -> Snapshot:
         files = {name: body for name, body in unpacked.files.items() if name != bundle.MANIFEST}
         contents[node.id] = (msgspec.structs.replace(unpacked.manifest, version=0), files)
         digests[node.id] = signed.digest
+        own = parse_pem(files[bundle.CERTIFICATE].decode())
+        trusted = parse_bundle_pem(files[bundle.AUTHORITIES].decode())
+        verify(own, authorities=trusted, at=own.details.not_before)
+        assert own.fingerprint not in common.blocklist
+        assert any(_verifies(signed, signer, cluster.id, node.id) for signer in unpacked.manifest.signers), (
+            "a bundle is signed by none of the signers it names"
+        )
     shown = common.topology
     return Snapshot(
         versions=versions,
         contents=contents,
         digests=digests,
+        blocklist=frozenset(common.blocklist),
+        issued={
+            fingerprint: Issued(node_id, authority_id, not_after)
+            for fingerprint, node_id, authority_id, not_after in connection.execute(
+                "SELECT fingerprint, node_id, authority_id, not_after FROM certificates WHERE node_id IS NOT NULL"
+            )
+        },
+        authorities=frozenset(id_ for (id_,) in connection.execute("SELECT id FROM authorities")),
         wide_version=cluster.wide_version,
         common=(
             common.gateways,
             common.blocklist,
+            common.ca_pem,
+            common.signers,
+            common.signer_private,
             [msgspec.structs.replace(each, name="") for each in (*shown.lighthouses, *shown.relays)],
             [(each.node_id, each.routes) for each in shown.routes],
         ),
     )
+
+
+def _verifies(signed: rendering.SignedBundle, signer: str, cluster_id: str, node_id: str) -> bool:
+    try:
+        bundle.verify(
+            signed.body,
+            base64.b64decode(signed.signature),
+            signers=bundle.parse_signers([signer]),
+            cluster_id=cluster_id,
+            node_id=node_id,
+            version=signed.version,
+        )
+    except Error:
+        return False
+    return True
 
 
 async def _step(plane: Plane, data: st.DataObject, step: str, existing: list[str]) -> None:
@@ -169,6 +218,11 @@ async def _step(plane: Plane, data: st.DataObject, step: str, existing: list[str
         await policies.put(control, OPERATOR, plane.cluster_id, wanted)
         moved = {node_id for node_id in existing if control.roll.effective(node_id) != before[node_id]}
         assert moved == {node.id for node in (*previewed.nodes, *previewed.signed_again)}
+        return
+    if step == "rotate":
+        phase = (await rotation.status(control, OPERATOR, plane.cluster_id)).phase
+        wanted = message.CaRotationStep(step=NEXT_STEP[phase], force=data.draw(st.booleans()))
+        await rotation.take(control, OPERATOR, plane.cluster_id, wanted)
         return
     if step == "time":
         plane.clock.at += data.draw(st.sampled_from([1, 700, 70_000, 13_000_000]))
@@ -223,6 +277,17 @@ def _check(before: Snapshot, after: Snapshot) -> None:
             assert changed, "a version moved and its bundle did not change"
 
 
+def _check_blocklist(before: Snapshot, after: Snapshot, issued: dict[str, Issued], *, now: int) -> None:
+    """BLOCKLIST_COMPLETE: what a deleted node may still hold is listed until it expires, or its authority is gone."""
+    for fingerprint, certificate in issued.items():
+        if certificate.not_after < now:
+            continue
+        if fingerprint in before.blocklist:
+            assert fingerprint in after.blocklist, "a revoked certificate left the blocklist before its end"
+        if certificate.node_id not in after.versions and certificate.authority_id in after.authorities:
+            assert fingerprint in after.blocklist, "a deleted node's certificate is trusted still"
+
+
 @settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
@@ -240,6 +305,7 @@ async def test_a_version_moves_if_and_only_if_the_bundle_changes(data: st.DataOb
         seen: dict[tuple[str, int], str] = {}
         order = [(await plane.add_node(name)).id for name in ("first", "second")]
         before = await snapshot()
+        issued = dict(before.issued)
         for step in data.draw(st.lists(STEPS, min_size=10, max_size=40)):
             refused: Any = None
             try:
@@ -256,4 +322,6 @@ async def test_a_version_moves_if_and_only_if_the_bundle_changes(data: st.DataOb
             for node_id, digest in after.digests.items():
                 key = (node_id, after.versions[node_id])
                 assert seen.setdefault(key, digest) == digest, "one version with two digests"
+            issued |= after.issued
+            _check_blocklist(before, after, issued, now=plane.clock.at)
             before = after

@@ -81,6 +81,12 @@ from edgegc.model.message.policy import (
     PolicyNode,
     PolicyRule,
 )
+from edgegc.model.message.rotation import (
+    CaRotation,
+    CaRotationStep,
+    RotationStep,
+    RotationWaiting,
+)
 from edgegc.model.message.tenants import (
     TenantCreate,
     TenantList,
@@ -106,6 +112,8 @@ __all__ = [
     "AuditList",
     "BackupList",
     "BackupView",
+    "CaRotation",
+    "CaRotationStep",
     "CaView",
     "CertificateIssued",
     "CertificateRequest",
@@ -154,6 +162,8 @@ __all__ = [
     "Rollout",
     "RolloutBehind",
     "RolloutCounts",
+    "RotationStep",
+    "RotationWaiting",
     "Routes",
     "TenantCreate",
     "TenantList",

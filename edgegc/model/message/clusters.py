@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from edgegc.model.cluster import Mode
+from edgegc.model.cluster import Mode, RotationPhase
 from edgegc.model.message.common import DISTINCT, RFC1918, Id, Name, Network, Port, PublicAddress, Request
 
 PublicAddresses = Annotated[tuple[PublicAddress, ...], Meta(max_length=16, extra_json_schema=DISTINCT)]
@@ -51,7 +51,7 @@ class CaView(Struct, frozen=True, kw_only=True):
 
     fingerprint: str
     not_after: datetime
-    phase: Literal["none", "prepared", "issued"]
+    phase: RotationPhase
 
 
 class ClusterView(Struct, frozen=True, kw_only=True):
