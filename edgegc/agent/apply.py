@@ -40,6 +40,10 @@ BLOCKED_RETRY_S: Final = 60.0
 JITTER_S: Final = 0.5
 """Two hosts that SIGHUP at the same instant can break their tunnel (slackhq/nebula#1066). Where many nodes wake at
 once the control plane spreads their downloads over seconds; this is for the few."""
+RENEWAL_SLOTS: Final = 8
+RENEWAL_SLOT_S: Final = 1.0
+"""Where a renewed certificate alone forces a restart, nodes whose addresses follow one another take turns: a pair that
+restarts together finds each other only by its lighthouse's next answer, half a second later, and loses pings."""
 START_PATIENCE_S: Final = 60.0
 """A version that lost the lighthouses is tried again at start only when one answers, or after this: just after
 boot nothing answers, and a trial without that question would prove nothing."""
@@ -336,21 +340,32 @@ class Applier:
         if self._nebula.status.state is not ProcessState.RUNNING or current is None:
             return
         delay_s = JITTER_S * self._random()
-        if version.manifest.restart_delay_s and await self._restarts(current, version):
-            delay_s += version.manifest.restart_delay_s
-            _log.info(
-                "version %d restarts nebula in %d s",
-                version.number,
-                delay_s,
-                extra=self._fields(version.number),
-            )
-        await trio.sleep(delay_s)
-
-    async def _restarts(self, current: int, version: Version) -> bool:
         try:
             old = await self._disk(partial(self._versions.load, current))
         except (Error, OSError):
-            return True
+            await trio.sleep(delay_s + version.manifest.restart_delay_s)
+            return
+        if self._restarts(old, version):
+            delay_s += self._turn_s(old, version)
+            if delay_s > JITTER_S:
+                _log.info(
+                    "version %d restarts nebula in %d s",
+                    version.number,
+                    delay_s,
+                    extra=self._fields(version.number),
+                )
+        await trio.sleep(delay_s)
+
+    def _turn_s(self, old: Version, new: Version) -> float:
+        """Return for how long others may restart first."""
+        delay_s = float(new.manifest.restart_delay_s)
+        if not delay_s and old.config == new.config and new.renews(old):
+            address = int(new.details.ips[0].ip) if new.details.ips else 0
+            delay_s = address % RENEWAL_SLOTS * RENEWAL_SLOT_S
+        # Whoever waits until its own certificate has ended is cut off, as with certificates of a minute.
+        return min(delay_s, max(0.0, (old.not_after - self._clock.now()) / 2))
+
+    def _restarts(self, old: Version, version: Version) -> bool:
         return (
             reload.plan(
                 old.config,

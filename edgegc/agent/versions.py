@@ -22,7 +22,7 @@ from edgegc.agent import render
 from edgegc.errors import Conflict, Error, Invalid, NotFound
 from edgegc.model.manifest import Manifest
 from edgegc.nebula import bundle, files, keys
-from edgegc.nebula.certificate import NebulaCertificate, parse_bundle_pem, parse_pem
+from edgegc.nebula.certificate import Details, NebulaCertificate, parse_bundle_pem, parse_pem
 from edgegc.nebula.config import dump
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
     """A version as it lies on disk.
 
     ``config`` is the bundle's; ``authorities`` are the fingerprints in its ``ca.crt``; ``fingerprint`` and the rest
-    are the host certificate's.
+    are the host certificate's, ``details`` all that it says.
     """
 
     number: int
@@ -53,6 +53,16 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
     fingerprint: str
     not_after: int
     public_key: bytes
+    details: Details
+
+    def renews(self, old: Version) -> bool:
+        """Whether the certificate says what ``old``'s says, but for its time and who signed it."""
+        return self.fingerprint != old.fingerprint and old.details == msgspec.structs.replace(
+            self.details,
+            not_before=old.details.not_before,
+            not_after=old.details.not_after,
+            issuer=old.details.issuer,
+        )
 
 
 class Prepared(msgspec.Struct, frozen=True, kw_only=True):
@@ -132,6 +142,7 @@ class Versions:
             fingerprint=own.fingerprint,
             not_after=own.details.not_after,
             public_key=own.details.public_key,
+            details=own.details,
         )
 
     def certificate(self, number: int) -> NebulaCertificate:

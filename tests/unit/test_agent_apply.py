@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
-from edgegc.agent.apply import Applier
+from edgegc.agent.apply import RENEWAL_SLOT_S, RENEWAL_SLOTS, Applier
 from edgegc.agent.decision import NEITHER, NO_LIGHTHOUSE
 from edgegc.agent.reach import Reach
 from edgegc.agent.state import Failure, Memory, Trial
@@ -466,6 +466,32 @@ async def test_lighthouses_and_relays_wait_their_turn_before_a_restart_and_other
         await node.receive(9, tun={"disabled": False, "mtu": 1500})
         await node.applied(9)
         assert trio.current_time() - started < 5
+
+
+async def test_nodes_whose_certificates_are_only_renewed_restart_one_after_the_other(
+    node: Node, autojump_clock: MockClock
+) -> None:
+    slot_s = int(node.plane.overlay.ip) % RENEWAL_SLOTS * RENEWAL_SLOT_S
+    assert slot_s >= 1
+    async with node.running():
+        await node.receive(7)
+        await node.applied(7)
+        started = trio.current_time()
+        await node.receive(8, not_after=node.plane.now + 200_000)
+        await node.applied(8)
+        assert slot_s <= trio.current_time() - started < slot_s + 1
+
+
+async def test_nobody_waits_for_its_turn_until_its_certificate_has_ended(
+    node: Node, autojump_clock: MockClock
+) -> None:
+    async with node.running():
+        await node.receive(7, not_after=node.clock.at + 20)
+        await node.applied(7)
+        started = trio.current_time()
+        await node.receive(8, restart_delay_s=45)
+        await node.applied(8)
+        assert 10 <= trio.current_time() - started < 11
 
 
 async def test_a_version_that_was_replaced_while_it_waited_its_turn_is_never_switched_to(
