@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from edgegc.control import addresses, node_changes
+from edgegc.control import addresses, modes, node_changes
 from edgegc.errors import Conflict, Forbidden, NotFound
 from edgegc.store import clusters, nodes, routes
 
@@ -32,6 +32,7 @@ def set_routes(
     cluster = None if node is None else clusters.get(write.connection, node.cluster_id)
     if node is None or cluster is None:
         raise NotFound("no such node")
+    modes.managed_only(cluster, "routes")
     overlay = IPv4Network(cluster.network_cidr)
     outside = addresses.server_hosts(servers) | public_hosts(write.connection, cluster)
     wanted = addresses.routes(texts, overlay, outside=outside)

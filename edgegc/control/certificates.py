@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgegc.control import node_changes
+from edgegc.control import modes, node_changes
 from edgegc.control.callers import node_only
 from edgegc.control.nodes import public_key_of
 from edgegc.control.versions import bump_nodes
@@ -34,6 +34,7 @@ async def issue(control: Control, caller: Caller, request: CertificateRequest) -
         cluster = None if node is None else clusters.get(write.connection, node.cluster_id)
         if node is None or cluster is None:
             raise NotFound("no such node")
+        modes.managed_only(cluster, "certificate")
         if node.certificate is not None and node.certificate.public_key == public_key:
             return node.certificate
         version = bump_nodes(write, cluster.id, (node.id,))

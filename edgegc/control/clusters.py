@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import UNSET
 
-from edgegc.control import addresses, announcements, cluster_deletion, signing
+from edgegc.control import addresses, announcements, cluster_deletion, modes, signing
 from edgegc.control.callers import operator_only
 from edgegc.control.versions import bump
 from edgegc.control.views import cluster_view
 from edgegc.control.write import new_id
-from edgegc.errors import Conflict, Invalid, NotFound
+from edgegc.errors import Conflict, NotFound
 from edgegc.model.cluster import Cluster
 from edgegc.model.message import ClusterList
 from edgegc.model.policy import ANY_TO_ANY
@@ -30,18 +30,18 @@ if TYPE_CHECKING:
     from edgegc.model.message import ClusterCreate, ClusterUpdate, ClusterView
 
 FIRST_VERSION = 1
-"""A new cluster's version; 0 means that there is nothing yet."""
+"""A new cluster's version."""
+NO_VERSION = 0
+"""An uploaded cluster's before the first upload: there is nothing yet."""
 
 
 async def create(control: Control, caller: Caller, request: ClusterCreate) -> ClusterView:
-    """Make a cluster with its authority, its bundle signer and, when it is wanted, its lighthouse.
+    """Make a cluster with its bundle signer and, unless bundles are uploaded, its authority and lighthouse.
 
     Invalid names the field, Conflict for a name or a lighthouse port that is taken, Unavailable while the clock is
     wrong.
     """
     operator_only(caller)
-    if request.mode == "uploaded":
-        raise Invalid("mode: 'uploaded' is not supported by this version of edgegc; use 'managed'")
     network = addresses.overlay_network(request.network_cidr)
     public_addresses = addresses.public_addresses(
         request.lighthouse_public_addresses, network, field="lighthouse_public_addresses"
@@ -56,6 +56,7 @@ async def create(control: Control, caller: Caller, request: ClusterCreate) -> Cl
         _check_name(connection, request.tenant_id, request.name)
         if request.provide_lighthouse:
             _check_port(connection, request.lighthouse_port, cluster_id=None, in_use=port_in_use)
+        first = FIRST_VERSION if request.mode == "managed" else NO_VERSION
         cluster = Cluster(
             id=new_id(),
             tenant_id=request.tenant_id,
@@ -70,21 +71,23 @@ async def create(control: Control, caller: Caller, request: ClusterCreate) -> Cl
             certificate_lifetime_s=request.certificate_lifetime_s,
             supersede_grace_s=request.supersede_grace_s,
             policy=ANY_TO_ANY,
-            version=FIRST_VERSION,
-            wide_version=FIRST_VERSION,
+            version=first,
+            wide_version=first,
             lighthouse_version=0,
             node_count=0,
             created_at=write.now,
             updated_at=write.now,
         )
+        if cluster.provide_lighthouse:
+            modes.managed_only(cluster, "provide_lighthouse")
         clusters.insert(connection, cluster, address_cursor=addresses.LIGHTHOUSE_OFFSET)
-        authority = signing.make_authority(write, cluster)
+        known = (signing.make_authority(write, cluster),) if cluster.mode == "managed" else ()
         signing.make_signer(write, cluster.id)
         if cluster.provide_lighthouse:
             signing.certify_box(write, cluster)
         write.changed_cluster(cluster.id)
         write.audit("cluster.create", cluster.id)
-        return cluster, (authority,)
+        return cluster, known
 
     return cluster_view(*await control.write(caller, job))
 
@@ -181,6 +184,7 @@ def _change(write: Write, before: Cluster, after: Cluster, *, port_in_use: bool)
             write, after.id, after.lighthouse_public_addresses, field="lighthouse_public_addresses"
         )
     if after.provide_lighthouse:
+        modes.managed_only(after, "provide_lighthouse")
         _check_port(write.connection, after.lighthouse_port, cluster_id=after.id, in_use=port_in_use)
     after = msgspec.structs.replace(after, updated_at=write.now)
     clusters.update_settings(write.connection, after)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -11,7 +10,7 @@ from edgegc.control import node_creation
 from edgegc.control.credentials import KEY, NODE, mint
 from edgegc.control.nodes import public_key_of
 from edgegc.control.permissions import cluster_of, require
-from edgegc.control.views import key_view, overlay_cidr
+from edgegc.control.views import key_view, overlay_cidr, signer_texts
 from edgegc.control.write import new_id
 from edgegc.errors import Conflict, Forbidden, NotFound, Unauthorized
 from edgegc.model.cluster import Cluster, Signer
@@ -142,7 +141,7 @@ async def enroll(control: Control, caller: Caller, request: Enroll) -> Enrolled:
         cluster_name=outcome.cluster.name,
         overlay_ip=overlay_cidr(outcome.node.overlay_ip, outcome.cluster.network_cidr),
         version=control.roll.effective(outcome.node.id),
-        signers=tuple(base64.b64encode(signer.public_key).decode() for signer in outcome.signers),
+        signers=signer_texts(outcome.signers),
         servers=control.servers,
     )
 
@@ -176,10 +175,13 @@ def _repeats(write: Write, node: Node, key: EnrolmentKey, public_key: bytes) -> 
     Only who holds both the same enrolment key and the same private key can be that machine, and only as long as nobody
     has used the token of the first answer.
     """
+    if node.certificate is not None:
+        known: bytes | None = node.certificate.public_key
+    else:
+        known = nodes.enrolled_key(write.connection, node.id)
     return (
         node.enrolment_key_id == key.id
-        and node.certificate is not None
-        and node.certificate.public_key == public_key
+        and known == public_key
         and node.role == "member"
         and node.token_used_at is None
         and 0 <= write.now - node.created_at < REPEATABLE_S

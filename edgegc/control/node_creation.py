@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from edgegc.control import allocation, signing
+from edgegc.control import allocation, modes, signing
 from edgegc.control.versions import bump_nodes
 from edgegc.errors import Conflict, Invalid
 from edgegc.model.node import Node, Role
@@ -44,11 +44,17 @@ def create(write: Write, cluster: Cluster, wanted: Wanted, *, node_id: str, toke
 def add(write: Write, cluster: Cluster, wanted: Wanted, *, node_id: str, token_digest: bytes) -> Node:
     """Make a node that has no certificate yet. Conflict: name or address taken, no free address. Invalid: an address that
     can't be a node's.
+
+    In an uploaded cluster it gets no address, and will get no certificate: Conflict where one is asked for.
     """
     if nodes.name_taken(write.connection, cluster.id, wanted.name):
         raise Conflict(f"a node named {wanted.name!r} already exists")
     check_groups(wanted.groups)
-    if wanted.overlay_ip is None:
+    overlay_ip: str | None
+    if cluster.mode == "uploaded":
+        _check_uploaded(cluster, wanted)
+        overlay_ip = None
+    elif wanted.overlay_ip is None:
         overlay_ip = allocation.allocate(write, cluster)
     else:
         overlay_ip = allocation.claim(write, cluster, wanted.overlay_ip)
@@ -80,16 +86,19 @@ def add(write: Write, cluster: Cluster, wanted: Wanted, *, node_id: str, token_d
     )
     nodes.insert(write.connection, node, token_digest=token_digest)
     write.changed_node(node.id)
+    if cluster.mode == "uploaded" and wanted.public_key is not None:
+        nodes.set_enrolled_key(write.connection, node.id, wanted.public_key)
     return node
 
 
 def certify(write: Write, cluster: Cluster, added: Sequence[tuple[Node, bytes | None]]) -> list[Node]:
-    """Give new nodes their certificates, and all of them one version; without a public key nobody's version moves.
+    """Give new nodes their certificates, and all of them one version; without a public key, or in
+    an uploaded cluster, nobody's version moves.
 
     Returns all nodes as they are then. Unavailable while the clock is not to be trusted.
     """
     keyed = [node.id for node, public_key in added if public_key is not None]
-    if not keyed:
+    if not keyed or cluster.mode == "uploaded":
         return [node for node, _ in added]
     version = bump_nodes(write, cluster.id, keyed)
     return [
@@ -100,6 +109,13 @@ def certify(write: Write, cluster: Cluster, added: Sequence[tuple[Node, bytes | 
         )
         for node, public_key in added
     ]
+
+
+def _check_uploaded(cluster: Cluster, wanted: Wanted) -> None:
+    if wanted.overlay_ip is not None:
+        modes.managed_only(cluster, "overlay_ip")
+    if wanted.public_key is not None and wanted.enrolment_key_id is None:
+        modes.managed_only(cluster, "public_key")
 
 
 def check_groups(groups: Sequence[str]) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import UNSET
 
-from edgegc.control import addresses, allocation, announcements, node_changes, node_creation
+from edgegc.control import addresses, allocation, announcements, modes, node_changes, node_creation
 from edgegc.control.credentials import NODE, mint
 from edgegc.control.node_lists import list_
 from edgegc.control.permissions import cluster_of as cluster_of_caller
@@ -22,7 +22,7 @@ from edgegc.control.write import new_id
 from edgegc.errors import Conflict, Invalid, NotFound
 from edgegc.model.message import NodeToken
 from edgegc.nebula import keys
-from edgegc.store import certificates, clusters, nodes
+from edgegc.store import authorities, certificates, clusters, nodes
 
 if TYPE_CHECKING:
     import sqlite3
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from edgegc.control.control import Control
     from edgegc.control.permissions import Need
     from edgegc.control.write import Write
-    from edgegc.model.cluster import Cluster
+    from edgegc.model.cluster import Cluster, Signer
     from edgegc.model.credential import Caller
     from edgegc.model.message import LighthouseSet, NodeCreate, NodeUpdate, NodeView, Routes
     from edgegc.model.node import Node
@@ -59,7 +59,7 @@ async def create(control: Control, caller: Caller, cluster_id: str | None, reque
     token = mint(NODE, node_id)
     token_digest = control.vault.token_digest(token)
 
-    def job(write: Write) -> tuple[Node, Cluster]:
+    def job(write: Write) -> tuple[Node, Cluster, tuple[Signer, ...] | None]:
         cluster = _cluster(write.connection, found)
         wanted = node_creation.Wanted(
             name=request.name,
@@ -72,10 +72,11 @@ async def create(control: Control, caller: Caller, cluster_id: str | None, reque
         )
         node = node_creation.create(write, cluster, wanted, node_id=node_id, token_digest=token_digest)
         write.audit("node.create", node.id)
-        return node, cluster
+        uploaded = cluster.mode == "uploaded"
+        return node, cluster, authorities.signers(write.connection, cluster.id) if uploaded else None
 
-    node, cluster = await control.write(caller, job)
-    return node_view(control, node, network_cidr=cluster.network_cidr, token=token)
+    node, cluster, signers = await control.write(caller, job)
+    return node_view(control, node, network_cidr=cluster.network_cidr, token=token, signers=signers)
 
 
 async def get(control: Control, caller: Caller, node_id: str) -> NodeView:
@@ -97,6 +98,7 @@ async def update(control: Control, caller: Caller, node_id: str, request: NodeUp
         if "groups" in wanted:
             node_creation.check_groups(wanted["groups"])
         if "overlay_ip" in wanted:
+            modes.managed_only(cluster, "overlay_ip")
             asked = addresses.overlay_address(wanted["overlay_ip"], IPv4Network(cluster.network_cidr))
             wanted["overlay_ip"] = str(asked)
             if str(asked) != node.overlay_ip:
@@ -147,6 +149,7 @@ async def set_lighthouse(control: Control, caller: Caller, node_id: str, request
     """
 
     def edit(write: Write, cluster: Cluster, node: Node) -> Node:
+        modes.managed_only(cluster, "lighthouse")
         public_addresses = addresses.public_addresses(
             request.public_addresses, IPv4Network(cluster.network_cidr), field="public_addresses"
         )
@@ -169,6 +172,7 @@ async def unset_lighthouse(control: Control, caller: Caller, node_id: str) -> No
     """Make a node an ordinary one again; its port stays. NotFound."""
 
     def edit(write: Write, cluster: Cluster, node: Node) -> Node:
+        modes.managed_only(cluster, "lighthouse")
         return msgspec.structs.replace(node, is_lighthouse=False, public_addresses=())
 
     return await _change(control, caller, node_id, "node.lighthouse.unset", edit)
@@ -178,6 +182,7 @@ async def set_relay(control: Control, caller: Caller, node_id: str) -> NodeView:
     """Make a node a relay. NotFound."""
 
     def edit(write: Write, cluster: Cluster, node: Node) -> Node:
+        modes.managed_only(cluster, "relay")
         return msgspec.structs.replace(node, is_relay=True)
 
     return await _change(control, caller, node_id, "node.relay.set", edit)
@@ -187,6 +192,7 @@ async def unset_relay(control: Control, caller: Caller, node_id: str) -> NodeVie
     """Make a node no relay any more. NotFound."""
 
     def edit(write: Write, cluster: Cluster, node: Node) -> Node:
+        modes.managed_only(cluster, "relay")
         return msgspec.structs.replace(node, is_relay=False)
 
     return await _change(control, caller, node_id, "node.relay.unset", edit)

@@ -36,7 +36,7 @@ def check_master_key(write: Write) -> None:
 
 
 def reconcile(write: Write, servers: tuple[Server, ...]) -> int:
-    """Bump every cluster once if the renderer or the servers' list differ from the stored ones; return how many.
+    """Bump every managed cluster once if the renderer or the servers' list differ from the stored ones; return how many.
 
     An agent never takes the same version with another digest, so a new rendering needs a new version.
     """
@@ -44,7 +44,7 @@ def reconcile(write: Write, servers: tuple[Server, ...]) -> int:
     changed = [key for key, value in present.items() if meta.get(write.connection, key) != value]
     if not changed:
         return 0
-    bumped = [cluster_id for cluster_id, _ in clusters.wide_versions(write.connection)]
+    bumped = clusters.managed_ids(write.connection)
     for cluster_id in bumped:
         bump_cluster(write, cluster_id)
     for key in changed:

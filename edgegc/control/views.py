@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from typing import TYPE_CHECKING
 
 from msgspec import UNSET
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from edgegc.control.control import Control
-    from edgegc.model.cluster import Authority, Cluster
+    from edgegc.model.cluster import Authority, Cluster, Signer
     from edgegc.model.credential import EnrolmentKey
     from edgegc.model.node import Node
     from edgegc.model.tenant import Tenant
@@ -62,8 +63,18 @@ def cluster_view(cluster: Cluster, authorities: Sequence[Authority]) -> ClusterV
     )
 
 
-def node_view(control: Control, node: Node, *, network_cidr: str, token: str | None = None) -> NodeView:
-    """Return a node as callers see it: its row, its effective version, and what it last said of itself."""
+def node_view(
+    control: Control,
+    node: Node,
+    *,
+    network_cidr: str,
+    token: str | None = None,
+    signers: Sequence[Signer] | None = None,
+) -> NodeView:
+    """Return a node as callers see it: its row, its effective version, and what it last said of itself.
+
+    ``token`` and ``signers`` are for the answer that made it.
+    """
     presence = control.fleet.presence(node.id)
     return NodeView(
         id=node.id,
@@ -92,7 +103,13 @@ def node_view(control: Control, node: Node, *, network_cidr: str, token: str | N
         created_at=rfc3339(node.created_at),
         updated_at=rfc3339(node.updated_at),
         node_token=UNSET if token is None else token,
+        signers=UNSET if signers is None else signer_texts(signers),
     )
+
+
+def signer_texts(signers: Sequence[Signer]) -> tuple[str, ...]:
+    """Return bundle signers as agents pin them: base64 of the raw public keys."""
+    return tuple(base64.b64encode(signer.public_key).decode() for signer in signers)
 
 
 def key_view(key: EnrolmentKey, *, text: str | None = None) -> EnrolmentKeyView:

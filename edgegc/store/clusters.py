@@ -26,6 +26,10 @@ _SETTINGS = (
     "name, provide_lighthouse, provide_relay, lighthouse_port, lighthouse_public_addresses, allowed_routes,"
     " certificate_lifetime_s, supersede_grace_s, updated_at"
 )
+_WIDE_VERSION = (
+    "CASE WHEN mode = 'uploaded' AND NOT EXISTS (SELECT 1 FROM bundles WHERE cluster_id = clusters.id)"
+    " THEN 0 ELSE wide_version END"
+)
 _encode_policy = msgspec.json.Encoder().encode
 _decode_policy = msgspec.json.Decoder(Policy).decode
 
@@ -140,8 +144,11 @@ def raise_all_versions(connection: sqlite3.Connection, *, above: Mapping[str, in
 
 
 def wide_version(connection: sqlite3.Connection, cluster_id: str) -> int | None:
-    """Return the newest version that concerns every node, or None without such a cluster."""
-    row = connection.execute("SELECT wide_version FROM clusters WHERE id = ?", (cluster_id,)).fetchone()
+    """Return the newest version that concerns every node, or None without such a cluster.
+
+    0 in an uploaded cluster without a bundle: whatever raised its version gave nobody anything to download.
+    """
+    row = connection.execute(f"SELECT {_WIDE_VERSION} FROM clusters WHERE id = ?", (cluster_id,)).fetchone()
     return None if row is None else int(row[0])
 
 
@@ -154,8 +161,13 @@ def versions(connection: sqlite3.Connection, cluster_id: str) -> tuple[int, int,
 
 
 def wide_versions(connection: sqlite3.Connection) -> list[tuple[str, int]]:
-    """Return id and wide version of every cluster."""
-    return connection.execute("SELECT id, wide_version FROM clusters").fetchall()
+    """Return id and wide version of every cluster, as :func:`wide_version` does."""
+    return connection.execute(f"SELECT id, {_WIDE_VERSION} FROM clusters").fetchall()
+
+
+def managed_ids(connection: sqlite3.Connection) -> list[str]:
+    """Return the ids of the clusters whose bundles are rendered here."""
+    return [row[0] for row in connection.execute("SELECT id FROM clusters WHERE mode = 'managed'")]
 
 
 def address_cursor(connection: sqlite3.Connection, cluster_id: str) -> int:

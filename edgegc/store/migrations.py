@@ -57,8 +57,35 @@ def _note_rotation(connection: sqlite3.Connection) -> None:
     connection.execute("ALTER TABLE signers ADD COLUMN since_version INTEGER NOT NULL DEFAULT 0")
 
 
+def _uploaded_bundles(connection: sqlite3.Connection) -> None:
+    for statement in (
+        "ALTER TABLE nodes ADD COLUMN enrolled_key BLOB",
+        "CREATE TABLE bundle_bodies ("
+        " id INTEGER PRIMARY KEY,"
+        " cluster_id TEXT NOT NULL REFERENCES clusters (id) ON DELETE CASCADE,"
+        " digest TEXT NOT NULL,"
+        " complete INTEGER NOT NULL CHECK (complete IN (0, 1)),"
+        " body BLOB NOT NULL"
+        ") STRICT",
+        "CREATE INDEX bundle_bodies_digest ON bundle_bodies (cluster_id, digest)",
+        "CREATE INDEX bundle_bodies_incomplete ON bundle_bodies (id) WHERE complete = 0",
+        "CREATE TABLE bundles ("
+        " cluster_id TEXT NOT NULL REFERENCES clusters (id) ON DELETE CASCADE,"
+        " version INTEGER NOT NULL,"
+        " body_id INTEGER NOT NULL REFERENCES bundle_bodies (id),"
+        " digest TEXT NOT NULL,"
+        " size INTEGER NOT NULL,"
+        " uploaded_at INTEGER NOT NULL,"
+        " PRIMARY KEY (cluster_id, version)"
+        ") STRICT, WITHOUT ROWID",
+        "CREATE INDEX bundles_body ON bundles (body_id)",
+    ):
+        connection.execute(statement)
+
+
 MIGRATIONS: tuple[Migration, ...] = (
     Migration("authorities and signers know their versions", _note_rotation),
+    Migration("uploaded bundles", _uploaded_bundles),
 )
 
 

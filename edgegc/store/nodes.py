@@ -34,7 +34,9 @@ _SELECT = (
     " FROM nodes n LEFT JOIN certificates c ON c.node_id = n.id AND c.state = 'current'"
 )
 _ENTRY = (
-    "SELECT n.id, n.cluster_id, n.role, n.token_digest, n.own_version, c.id IS NOT NULL, n.token_used_at IS NOT NULL"
+    "SELECT n.id, n.cluster_id, n.role, n.token_digest, n.own_version,"
+    # Nodes of an uploaded cluster have no address; whether there is a bundle its wide version says.
+    " c.id IS NOT NULL OR n.overlay_ip IS NULL, n.token_used_at IS NOT NULL"
     " FROM nodes n LEFT JOIN certificates c ON c.node_id = n.id AND c.state = 'current'"
 )
 
@@ -145,6 +147,17 @@ def set_token(connection: sqlite3.Connection, node_id: str, *, token_digest: byt
     connection.execute(
         "UPDATE nodes SET token_digest = ?, token_used_at = NULL WHERE id = ?", (token_digest, node_id)
     )
+
+
+def enrolled_key(connection: sqlite3.Connection, node_id: str) -> bytes | None:
+    """Return the public key that a node of an uploaded cluster enrolled with, or None."""
+    row = connection.execute("SELECT enrolled_key FROM nodes WHERE id = ?", (node_id,)).fetchone()
+    return None if row is None else row[0]
+
+
+def set_enrolled_key(connection: sqlite3.Connection, node_id: str, public_key: bytes) -> None:
+    """Keep the public key that a node of an uploaded cluster enrolled with, for which there is no certificate."""
+    connection.execute("UPDATE nodes SET enrolled_key = ? WHERE id = ?", (public_key, node_id))
 
 
 def mark_token_used(connection: sqlite3.Connection, node_id: str, *, token_digest: bytes, at: int) -> bool:

@@ -115,6 +115,8 @@ CREATE TABLE nodes (
     nebula_version    TEXT,
     created_at        INTEGER NOT NULL,
     updated_at        INTEGER NOT NULL,
+    -- The public key that a node of an uploaded cluster enrolled with: there is no certificate to remember it.
+    enrolled_key      BLOB,
     UNIQUE (cluster_id, name),
     UNIQUE (cluster_id, overlay_ip)
 ) STRICT;
@@ -172,6 +174,30 @@ CREATE TABLE blocklist (
     not_after    INTEGER NOT NULL,
     PRIMARY KEY (cluster_id, fingerprint)
 ) STRICT, WITHOUT ROWID;
+
+-- What was uploaded, verbatim. Bodies are written and read in pieces; one that is not complete is nobody's, and goes
+-- at the next start. Several bundles may share one: activating an old bundle copies nothing.
+CREATE TABLE bundle_bodies (
+    id          INTEGER PRIMARY KEY,
+    cluster_id  TEXT NOT NULL REFERENCES clusters (id) ON DELETE CASCADE,
+    digest      TEXT NOT NULL,
+    complete    INTEGER NOT NULL CHECK (complete IN (0, 1)),
+    body        BLOB NOT NULL
+) STRICT;
+CREATE INDEX bundle_bodies_digest ON bundle_bodies (cluster_id, digest);
+CREATE INDEX bundle_bodies_incomplete ON bundle_bodies (id) WHERE complete = 0;
+
+-- The history of an uploaded cluster; the newest one is active.
+CREATE TABLE bundles (
+    cluster_id   TEXT NOT NULL REFERENCES clusters (id) ON DELETE CASCADE,
+    version      INTEGER NOT NULL,
+    body_id      INTEGER NOT NULL REFERENCES bundle_bodies (id),
+    digest       TEXT NOT NULL,
+    size         INTEGER NOT NULL,
+    uploaded_at  INTEGER NOT NULL,
+    PRIMARY KEY (cluster_id, version)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX bundles_body ON bundles (body_id);
 
 CREATE TABLE api_tokens (
     id            TEXT PRIMARY KEY,

@@ -44,7 +44,6 @@ async def test_a_cluster_is_shown_with_its_authority_and_its_number_of_nodes() -
         ({"network_cidr": "10.0.0.0/31"}, r"^network_cidr: .*from /8 to /30"),
         ({"network_cidr": "fd00::/64"}, r"^network_cidr: .*IPv4"),
         ({"network_cidr": "127.0.0.0/8"}, r"^network_cidr: .*loopback"),
-        ({"mode": "uploaded"}, r"^mode: 'uploaded' is not supported"),
         ({"allowed_routes": ("10.0.0.1/8",)}, r"^allowed_routes: "),
         ({"lighthouse_public_addresses": ("nowhere",)}, r"^lighthouse_public_addresses: "),
     ],

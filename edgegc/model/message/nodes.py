@@ -65,7 +65,9 @@ class CertificateView(Struct, frozen=True, kw_only=True):
 
 
 class NodeView(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A node. ``overlay_ip`` is in CIDR form; ``version`` the effective one; ``node_token`` only in the answer that made it."""
+    """A node. ``overlay_ip`` is in CIDR form; ``version`` the effective one; ``node_token`` only in the answer that made it,
+    there with ``signers`` (base64 Ed25519 public keys) in an uploaded cluster: whoever sets such a node up by hand pins them.
+    """
 
     id: str
     name: str
@@ -89,6 +91,7 @@ class NodeView(Struct, frozen=True, kw_only=True, omit_defaults=True):
     created_at: datetime
     updated_at: datetime
     node_token: str | UnsetType = UNSET
+    signers: tuple[str, ...] | UnsetType = UNSET
 
 
 class NodesCreated(Struct, frozen=True, kw_only=True):
