@@ -7,6 +7,7 @@ directories, inflates no more than its limits allow, and has a sentence of its o
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ import msgspec
 from edgegc.errors import Invalid, TooLarge, UnsupportedMedia
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 BLOCK_BYTES = 512
 """Everything in a tar archive is padded to this."""
@@ -87,32 +88,69 @@ def unpack(body: bytes, *, limits: Limits = DEFAULT_LIMITS) -> dict[str, bytes]:
     """
     if len(body) > limits.body_bytes:
         raise TooLarge(f"the archive has {len(body)} bytes, {limits.body_bytes} are allowed")
-    if not body.startswith(GZIP_MAGIC):
-        raise UnsupportedMedia("the archive is not gzip")
-    inflated = _Inflated(body, limits)
-    files: dict[str, bytes] = {}
+    return {entry.name: b"".join(entry.pieces()) for entry in scan(io.BytesIO(body).read, limits=limits)}
+
+
+class Entry:
+    """A file of an archive that is being read: name, size in bytes, and its content, which can be had once, now."""
+
+    def __init__(self, name: str, size: int, inflated: _Inflated) -> None:
+        self.name = name
+        self.size = size
+        self._inflated = inflated
+        self._left = size
+
+    def pieces(self) -> Iterator[bytes]:
+        """Yield what is left of the content, at most :data:`CHUNK_BYTES` at a time."""
+        while self._left:
+            piece = self._inflated.read(min(self._left, CHUNK_BYTES))
+            self._left -= len(piece)
+            yield piece
+
+
+def scan(read: Callable[[int], bytes], *, limits: Limits = DEFAULT_LIMITS) -> Iterator[Entry]:
+    """Yield the files of a ``tar.gz`` in the archive's order, in little memory; the same rules as :func:`unpack`.
+
+    ``read(size)`` returns the next bytes of the archive, none at its end. An entry's content is passed over where it
+    was not read before the next step. Only who comes to the end knows that the archive is sound.
+    """
+    inflated = _Inflated(read, limits)
+    names: set[str] = set()
     for name, size in _entries(inflated, limits):
-        if name in files:
+        if name in names:
             raise Invalid(f"the archive holds {name!r} twice")
-        files[name] = inflated.read(size)
+        names.add(name)
+        if size > inflated.left:
+            raise inflated.bomb()
+        entry = Entry(name, size, inflated)
+        yield entry
+        for _ in entry.pieces():
+            pass
         inflated.read(-size % BLOCK_BYTES)
-    return files
 
 
 class _Inflated:
     """What a gzip body inflates to, read forward, a piece at a time."""
 
-    def __init__(self, body: bytes, limits: Limits) -> None:
+    def __init__(self, read: Callable[[int], bytes], limits: Limits) -> None:
         self._inflater = zlib.decompressobj(GZIP_WINDOW_BITS)
-        self._source = body
+        self._read = read
+        self._source = read(CHUNK_BYTES)
+        if not self._source.startswith(GZIP_MAGIC):
+            raise UnsupportedMedia("the archive is not gzip")
         self._buffer = bytearray()
         self._left = limits.unpacked_bytes
         self._limit = limits.unpacked_bytes
 
+    @property
+    def left(self) -> int:
+        """How many bytes may still be read."""
+        return len(self._buffer) + self._left
+
     def read(self, size: int) -> bytes:
         """Return exactly ``size`` bytes."""
-        if size > len(self._buffer) + self._left:
-            raise self._bomb()
+        if size > self.left:
+            raise self.bomb()
         while len(self._buffer) < size:
             if not self._more():
                 raise Invalid("the archive ends in the middle of an entry")
@@ -129,27 +167,32 @@ class _Inflated:
             self._buffer.clear()
             if not self._more():
                 break
-        if self._inflater.unused_data:
+        if self._inflater.unused_data or self._source or self._read(1):
             raise Invalid("the archive has something behind its gzip stream")
 
     def _more(self) -> bool:
         """Inflate one more piece; False at the end of the gzip stream."""
         if self._inflater.eof:
             return False
+        # What zlib has taken it may still hold back: the end of the source is not yet the end of what comes out.
+        if not self._source:
+            self._source = self._read(CHUNK_BYTES)
+        is_end = not self._source
         try:
             piece = self._inflater.decompress(self._source, min(CHUNK_BYTES, self._left + 1))
         except zlib.error:
             raise Invalid("the archive's gzip stream is damaged") from None
         self._source = self._inflater.unconsumed_tail
-        if not piece and not self._source and not self._inflater.eof:
+        if is_end and not piece and not self._inflater.eof:
             raise Invalid("the archive's gzip stream is cut off")
         if len(piece) > self._left:
-            raise self._bomb()
+            raise self.bomb()
         self._left -= len(piece)
         self._buffer += piece
         return True
 
-    def _bomb(self) -> TooLarge:
+    def bomb(self) -> TooLarge:
+        """Return the error for an archive that would unpack to more than is allowed."""
         return TooLarge(f"the archive unpacks to more than {self._limit} bytes")
 
 
