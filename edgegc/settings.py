@@ -92,6 +92,12 @@ class Budgets(Section, frozen=True, kw_only=True):
     disk_free_bytes: Count = 67_108_864
 
 
+class Bundles(Section, frozen=True, kw_only=True):
+    """``keep``: how many bundles of an uploaded cluster are kept to go back to, the active one included."""
+
+    keep: Count = 10
+
+
 class Backup(Section, frozen=True, kw_only=True):
     """``keep``: how many automatic backups stay in ``<data>/backups``."""
 
@@ -116,5 +122,6 @@ class Settings(Section, frozen=True, kw_only=True):
     lighthouse: Lighthouse = field(default_factory=Lighthouse)
     sampler: Sampler = field(default_factory=Sampler)
     budgets: Budgets = field(default_factory=Budgets)
+    bundles: Bundles = field(default_factory=Bundles)
     backup: Backup = field(default_factory=Backup)
     log: Log = field(default_factory=Log)

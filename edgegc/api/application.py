@@ -16,7 +16,7 @@ from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from edgegc import errors
-from edgegc.api import auth, codec, compression, operation, problem
+from edgegc.api import auth, codec, compression, operation, problem, streamed
 from edgegc.api.limits import RateLimits
 from edgegc.api.queries import NoQuery
 
@@ -41,6 +41,9 @@ DETAILS = {
 
 class Application(QuartTrio):
     """The web application. Handlers reach what they need through it: ``control``, ``caller()``, ``body()``, ``query()``."""
+
+    request_class = streamed.StreamedRequest
+    asgi_http_class = streamed.StreamedConnection
 
     def __init__(self, control: Control, *, log: AccessLog) -> None:
         super().__init__("edgegc.api", static_folder=None, template_folder=None)

@@ -9,7 +9,7 @@ import trio
 from msgspec import Meta
 from quart import request
 
-from edgegc.api import auth, codec, problem, ranges
+from edgegc.api import auth, codec, downloads, ranges
 from edgegc.api.operation import GZIP, Content, declare
 from edgegc.api.queries import ClusterQuery
 from edgegc.control import bundles, callers, certificates, enrolment, fleet, polls, topology
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from edgegc.api.application import Application
 
-ETAG_DIGEST_CHARACTERS: Final = 16
-"""Of a bundle's digest in its ETag; the version before it already tells bundles of a node apart."""
 BUNDLE_HEADERS: Final = ("ETag", "Accept-Ranges", "Edgegc-Version", "Edgegc-Digest", "Edgegc-Signature")
 MAX_VERSION: Final = 2**53
 """More than any version, less than what a JSON reader or SQLite gets wrong."""
@@ -117,45 +115,23 @@ def add(app: Application) -> None:
             304: Content(kind=None, headers=BUNDLE_HEADERS, says="The node has it."),
         },
         refuses=(404, 416),
-        says="404 while the node has no bundle: it sent no key yet. Digest and signature are always those of the whole.",
+        says="404 while the node has no bundle: it sent no key yet, or none was uploaded. Digest and signature are always those of the whole.",
     )
     async def config_bundle() -> Response:
         caller = await app.caller()
         query = app.query(BundleQuery)
         bundle = await bundles.node_bundle(control, caller)
-        tag = f"{bundle.version}-{bundle.digest[:ETAG_DIGEST_CHARACTERS]}"
+        tag = f"{bundle.version}-{bundle.digest[: downloads.TAG_DIGEST_CHARACTERS]}"
         sent = {
-            "etag": f'"{tag}"',
-            "accept-ranges": "bytes",
-            "cache-control": "private, no-cache",
             "edgegc-version": str(bundle.version),
             "edgegc-digest": f"sha256:{bundle.digest}",
             "edgegc-signature": bundle.signature,
         }
-        if query.current_version == bundle.version or ranges.none_match(
-            request.headers.get("if-none-match"), tag
-        ):
-            return codec.nothing(304, headers=sent)
-        length = len(bundle.body)
-        wanted = request.headers.get("range")
-        if request.headers.get("if-range", f'"{tag}"') != f'"{tag}"':
-            wanted = None  # What the client has a part of is another bundle.
-        try:
-            part = ranges.part(wanted, length)
-        except ranges.Unsatisfiable:
-            return codec.refusal(
-                problem.answer(
-                    416,
-                    f"the bundle has {length} bytes, the range {wanted} lies beyond them",
-                    request_id=auth.request_id_of(request),
-                    headers=(("content-range", f"bytes */{length}"),),
-                )
-            )
-        if part is None:
-            return codec.raw(bundle.body, content_type="application/gzip", headers=sent)
-        begin, end = part
-        sent["content-range"] = f"bytes {begin}-{end - 1}/{length}"
-        return codec.raw(bundle.body[begin:end], 206, content_type="application/gzip", headers=sent)
+        known = query.current_version == bundle.version
+        if isinstance(bundle, bundles.SignedBundle):
+            return downloads.of_bytes(bundle.body, tag=tag, headers=sent, known=known)
+        parts = partial(control.bodies.parts, bundle.body_id, bundle.digest)
+        return downloads.of_parts(parts, bundle.size, tag=tag, headers=sent, known=known)
 
     @app.post("/api/v1/report")
     @describe("Report how the node is", who="node", takes=message.Report, gives={204: None})

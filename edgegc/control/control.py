@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
+from edgegc.control.body_cache import Bodies
 from edgegc.control.bundle_cache import Bundles
 from edgegc.control.bus import Bus
 from edgegc.control.callers import system_caller
@@ -25,6 +26,7 @@ from edgegc.control.reconcile import check_master_key, reconcile
 from edgegc.control.roll import Roll
 from edgegc.control.token_uses import TokenUses
 from edgegc.control.topology_cache import Topologies
+from edgegc.control.upload_desk import Desk
 from edgegc.control.write import Committed, Write
 from edgegc.model.event import (
     ClusterChanged,
@@ -36,7 +38,7 @@ from edgegc.model.event import (
     TokenDeleted,
 )
 from edgegc.model.series import Series
-from edgegc.store import api_tokens, backups, clusters, nodes
+from edgegc.store import api_tokens, backups, bundles, clusters, nodes
 
 if TYPE_CHECKING:
     import sqlite3
@@ -81,6 +83,8 @@ class Control:
         self.failures = Failures(database, clock=clock)
         self.topologies = Topologies(database, self.roll)
         self.bundles = Bundles(database, self.roll, vault=vault, servers=servers)
+        self.bodies = Bodies(database)
+        self.uploads = Desk(limited=settings.limits.enabled)
         self.specs = Specs(database, vault=vault)
         self.backups = KeptBackups(database, settings.data.dir / backups.DIRECTORY, keep=settings.backup.keep)
         self.lighthouses = Board()
@@ -161,6 +165,7 @@ async def open_control(
     bumped = await control.write(system_caller(), lambda write: reconcile(write, servers))
     if bumped:
         logger.info("the renderer or the servers changed: every cluster gets a new version")
+    await control.write(system_caller(), lambda write: bundles.drop_incomplete(write.connection))
     for event in await database.read(_roll_rows):
         control.roll.apply(event)
     control.fleet.load(await database.read(nodes.all_reports))

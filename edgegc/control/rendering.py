@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from edgegc.control import signing, topology_reading
+from edgegc.model.bundle import UploadedBundle
 from edgegc.model.lighthouse import LighthouseSpec
 from edgegc.model.manifest import Server, signed_text
 from edgegc.model.message import Topology
 from edgegc.model.version import effective_version
 from edgegc.nebula import bundle, config, keys
-from edgegc.store import authorities, certificates, clusters, nodes
+from edgegc.store import authorities, bundles, certificates, clusters, nodes
 
 if TYPE_CHECKING:
     import sqlite3
@@ -37,6 +38,30 @@ class SignedBundle(msgspec.Struct, frozen=True, kw_only=True):
     version: int
     digest: str
     signature: str
+
+
+class SignedUpload(msgspec.Struct, frozen=True, kw_only=True):
+    """An uploaded bundle as it is sent to a node: as :class:`SignedBundle`, but for the body, of ``size`` bytes, which
+    stays in the store.
+    """
+
+    body_id: int
+    size: int
+    version: int
+    digest: str
+    signature: str
+
+
+class Upload(msgspec.Struct, frozen=True, kw_only=True):
+    """What the nodes of an uploaded cluster get, as of its ``wide_version``, and what signs it for each of them."""
+
+    wide_version: int
+    bundle: UploadedBundle
+    signer_private: bytes
+
+    def __repr__(self) -> str:
+        """Show the version only: a traceback must not hold the signer's private key."""
+        return f"Upload(wide_version={self.wide_version})"
 
 
 class Common(msgspec.Struct, frozen=True, kw_only=True):
@@ -122,10 +147,35 @@ def node_bundle(
         restart_delay_s=common.restart_delays_s.get(node.id, 0),
     )
     digest = bundle.digest(body)
-    text = signed_text(cluster_id=cluster.id, node_id=node.id, version=version, digest=digest)
-    signature = bundle.sign(common.signer_for(node.applied_version), text)
     return SignedBundle(
-        body=body, version=version, digest=digest, signature=base64.b64encode(signature).decode()
+        body=body,
+        version=version,
+        digest=digest,
+        signature=_signature(common.signer_for(node.applied_version), node, version=version, digest=digest),
+    )
+
+
+def read_upload(connection: sqlite3.Connection, vault: Vault, cluster: Cluster) -> Upload | None:
+    """Return what the nodes of an uploaded cluster get, or None before the first upload."""
+    active = bundles.active(connection, cluster.id)
+    if active is None:
+        return None
+    private = _signer_private(connection, vault, cluster.id)
+    return Upload(wide_version=cluster.wide_version, bundle=active, signer_private=private)
+
+
+def sign_upload(node: Node, upload: Upload) -> SignedUpload:
+    """Return an uploaded bundle for one node: the same body for all, in the version that it has for this one."""
+    version = effective_version(
+        own_version=node.own_version, wide_version=upload.wide_version, has_bundle=True
+    )
+    digest = upload.bundle.digest
+    return SignedUpload(
+        body_id=upload.bundle.body_id,
+        size=upload.bundle.size,
+        version=version,
+        digest=digest,
+        signature=_signature(upload.signer_private, node, version=version, digest=digest),
     )
 
 
@@ -153,6 +203,18 @@ def lighthouse_spec(connection: sqlite3.Connection, vault: Vault, cluster: Clust
         key_pem=keys.pem_x25519_private(private),
         fingerprint=certificate.fingerprint,
     )
+
+
+def _signer_private(connection: sqlite3.Connection, vault: Vault, cluster_id: str) -> bytes:
+    found = authorities.active_signer(connection, cluster_id)
+    if found is None:
+        raise AssertionError(f"cluster {cluster_id} has no signer")
+    return signing.signer_private(vault, *found)
+
+
+def _signature(private: bytes, node: Node, *, version: int, digest: str) -> str:
+    text = signed_text(cluster_id=node.cluster_id, node_id=node.id, version=version, digest=digest)
+    return base64.b64encode(bundle.sign(private, text)).decode()
 
 
 def _ca_pem(connection: sqlite3.Connection, cluster_id: str) -> str:

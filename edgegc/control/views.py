@@ -9,6 +9,7 @@ from msgspec import UNSET
 
 from edgegc.model.cluster import rotation_phase
 from edgegc.model.message import (
+    BundleView,
     CaView,
     CertificateView,
     ClusterView,
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from edgegc.control.control import Control
+    from edgegc.model.bundle import UploadedBundle
     from edgegc.model.cluster import Authority, Cluster, Signer
     from edgegc.model.credential import EnrolmentKey
     from edgegc.model.node import Node
@@ -123,6 +125,17 @@ def key_view(key: EnrolmentKey, *, text: str | None = None) -> EnrolmentKeyView:
         expires_at=rfc3339(key.expires_at),
         created_at=rfc3339(key.created_at),
         key=UNSET if text is None else text,
+    )
+
+
+def bundle_view(bundle: UploadedBundle, *, active: bool) -> BundleView:
+    """Return an uploaded bundle as callers see it."""
+    return BundleView(
+        version=bundle.version,
+        digest=bundle.digest,
+        size=bundle.size,
+        uploaded_at=rfc3339(bundle.uploaded_at),
+        active=active,
     )
 
 

@@ -14,6 +14,10 @@ from edgegc.model.message.box import (
     Resources,
     VersionInfo,
 )
+from edgegc.model.message.bundles import (
+    BundleList,
+    BundleView,
+)
 from edgegc.model.message.clusters import (
     CaView,
     ClusterCreate,
@@ -114,6 +118,8 @@ __all__ = [
     "BackupView",
     "CaRotation",
     "CaRotationStep",
+    "BundleList",
+    "BundleView",
     "CaView",
     "CertificateIssued",
     "CertificateRequest",

@@ -1,0 +1,85 @@
+"""Answers that are files: entity tag, byte ranges, and a body in one piece or in parts. Knows no product.
+
+A body in parts is never whole in memory: each client holds the part that is being sent to it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from quart import request
+from quart_trio.wrappers import TrioResponse
+
+from edgegc.api import auth, codec, problem, ranges
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from quart.wrappers import Response
+
+CONTENT_TYPE: Final = "application/gzip"
+TAG_DIGEST_CHARACTERS: Final = 16
+"""Of a bundle's digest in its entity tag; the version before it already tells bundles of a node apart."""
+
+
+def of_bytes(body: bytes, *, tag: str, headers: dict[str, str], known: bool = False) -> Response:
+    """Answer the present request with a body, or the part of it that was asked for; 304 where ``known``."""
+    sent, wanted = _wanted(len(body), tag=tag, headers=headers, known=known)
+    if wanted is None:
+        return sent
+    begin, end = wanted
+    piece = body if (begin, end) == (0, len(body)) else body[begin:end]
+    sent.set_data(piece)
+    return sent
+
+
+def of_parts(
+    parts: Callable[[int, int], AsyncIterator[bytes]],
+    size: int,
+    *,
+    tag: str,
+    headers: dict[str, str],
+    known: bool = False,
+) -> Response:
+    """As :func:`of_bytes`, with a body of ``size`` bytes of which ``parts(begin, end)`` yields some."""
+    sent, wanted = _wanted(size, tag=tag, headers=headers, known=known)
+    if wanted is None:
+        return sent
+    begin, end = wanted
+    if request.method != "HEAD":
+        sent.response = sent.iterable_body_class(parts(begin, end))
+    sent.headers["content-length"] = str(end - begin)
+    return sent
+
+
+def _wanted(
+    size: int, *, tag: str, headers: dict[str, str], known: bool
+) -> tuple[Response, tuple[int, int] | None]:
+    """Return the answer without its body, and which part of that it is to have; None: it is complete."""
+    sent = {
+        **headers,
+        "etag": f'"{tag}"',
+        "accept-ranges": "bytes",
+        "cache-control": "private, no-cache",
+    }
+    if known or ranges.none_match(request.headers.get("if-none-match"), tag):
+        return codec.nothing(304, headers=sent), None
+    wanted = request.headers.get("range")
+    if request.headers.get("if-range", f'"{tag}"') != f'"{tag}"':
+        wanted = None  # What the client has a part of is another bundle.
+    try:
+        part = ranges.part(wanted, size)
+    except ranges.Unsatisfiable:
+        return codec.refusal(
+            problem.answer(
+                416,
+                f"the bundle has {size} bytes, the range {wanted} lies beyond them",
+                request_id=auth.request_id_of(request),
+                headers=(("content-range", f"bytes */{size}"),),
+            )
+        ), None
+    if part is None:
+        return TrioResponse(b"", 200, sent, content_type=CONTENT_TYPE), (0, size)
+    begin, end = part
+    sent["content-range"] = f"bytes {begin}-{end - 1}/{size}"
+    return TrioResponse(b"", 206, sent, content_type=CONTENT_TYPE), part
