@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from quart import request
+from quart.wrappers.response import ResponseBody
 from quart_trio.wrappers import TrioResponse
 
 from edgegc.api import auth, codec, problem, ranges
@@ -47,9 +48,22 @@ def of_parts(
         return sent
     begin, end = wanted
     if request.method != "HEAD":
-        sent.response = sent.iterable_body_class(parts(begin, end))
+        sent.response = _Parts(parts(begin, end))
     sent.headers["content-length"] = str(end - begin)
     return sent
+
+
+class _Parts(ResponseBody):
+    """A body in parts, as Quart wants it."""
+
+    def __init__(self, parts: AsyncIterator[bytes]) -> None:
+        self._parts = parts
+
+    async def __aenter__(self) -> AsyncIterator[bytes]:
+        return self._parts
+
+    async def __aexit__(self, *error: object) -> None:
+        pass
 
 
 def _wanted(

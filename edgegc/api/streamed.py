@@ -18,8 +18,6 @@ from werkzeug.exceptions import RequestTimeout
 from edgegc import errors
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from hypercorn.typing import ASGIReceiveCallable
     from quart.wrappers import Request
 
@@ -82,24 +80,32 @@ class StreamedConnection(TrioASGIHTTPConnection):
         nursery.cancel_scope.cancel()
 
 
-async def parts_of(request: Request) -> AsyncIterator[bytes]:
-    """Yield a body as it comes. RequestTimeout where it does not; UnsupportedMedia where it is encoded once more."""
-    encoding = request.headers.get("content-encoding", "identity").lower()
-    if encoding != "identity":
-        raise errors.UnsupportedMedia(
-            f"the body must not have a Content-Encoding ({encoding}): send the tar.gz itself"
-        )
-    parts = aiter(request.body)
-    ends_at = trio.current_time() + BODY_S
-    received = 0
-    while True:
-        part: bytes | None = None
-        with trio.move_on_at(min(ends_at, trio.current_time() + PROGRESS_S)) as waiting:
-            try:
-                part = await anext(parts)
-            except StopAsyncIteration:
-                return
-        if waiting.cancelled_caught or part is None:
-            raise RequestTimeout(f"the body did not arrive: {received} bytes so far")
-        received += len(part)
-        yield part
+class Parts:
+    """A body as it comes. UnsupportedMedia where it is encoded once more; RequestTimeout where it does not come.
+
+    No generator: one that is left in the middle has to be closed by whoever took it.
+    """
+
+    def __init__(self, request: Request) -> None:
+        encoding = request.headers.get("content-encoding", "identity").lower()
+        if encoding != "identity":
+            raise errors.UnsupportedMedia(
+                f"the body must not have a Content-Encoding ({encoding}): send the tar.gz itself"
+            )
+        self._body = aiter(request.body)
+        self._received = 0
+        self._ends_at: float | None = None
+
+    def __aiter__(self) -> Parts:
+        return self
+
+    async def __anext__(self) -> bytes:
+        # The time runs from the first part that is asked for: before, it was we who let the client wait.
+        now = trio.current_time()
+        if self._ends_at is None:
+            self._ends_at = now + BODY_S
+        with trio.move_on_at(min(self._ends_at, now + PROGRESS_S)):
+            part = await anext(self._body)
+            self._received += len(part)
+            return part
+        raise RequestTimeout(f"the body did not arrive: {self._received} bytes so far")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 
@@ -12,7 +13,7 @@ from edgegc.store import bundles
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import AsyncIterator
+    from collections.abc import Awaitable, Callable
 
     from edgegc.store.database import Database
 
@@ -21,6 +22,29 @@ PIECE_BYTES: Final = 262_144
 a body of 10 MiB takes 40, which together pass 50,000 pages (50 ms)."""
 CACHE_BYTES: Final = 12 * 1024 * 1024
 """The largest body there is, and some of another one."""
+
+
+class Parts:
+    """Some bytes of a body, a part at a time. No generator: one that is left in the middle would have to be closed."""
+
+    def __init__(self, load: Callable[[int], Awaitable[bytes]], begin: int, end: int) -> None:
+        self._load = load
+        self._begin = begin
+        self._end = end
+
+    def __aiter__(self) -> Parts:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._begin >= self._end:
+            raise StopAsyncIteration
+        number, offset = divmod(self._begin, PIECE_BYTES)
+        piece = await self._load(number)
+        stop = min(len(piece), offset + self._end - self._begin)
+        if stop <= offset:
+            raise NotFound("the bundle is shorter than it should be")
+        self._begin += stop - offset
+        return piece if (offset, stop) == (0, len(piece)) else piece[offset:stop]
 
 
 class Bodies:
@@ -40,16 +64,9 @@ class Bodies:
         """How much the cache holds."""
         return self._bytes
 
-    async def parts(self, body_id: int, digest: str, begin: int, end: int) -> AsyncIterator[bytes]:
-        """Yield the bytes ``[begin, end)`` of a body. NotFound when it is deleted meanwhile."""
-        while begin < end:
-            number, offset = divmod(begin, PIECE_BYTES)
-            piece = await self._piece(body_id, digest, number)
-            stop = min(len(piece), offset + end - begin)
-            if stop <= offset:
-                raise NotFound("the bundle is shorter than it should be")
-            yield piece if (offset, stop) == (0, len(piece)) else piece[offset:stop]
-            begin += stop - offset
+    def parts(self, body_id: int, digest: str, begin: int, end: int) -> Parts:
+        """Return the bytes ``[begin, end)`` of a body, to be iterated over. NotFound when it is deleted meanwhile."""
+        return Parts(functools.partial(self._piece, body_id, digest), begin, end)
 
     async def _piece(self, body_id: int, digest: str, number: int) -> bytes:
         """Return a piece; whoever asks while it is loaded waits for that. A failed load is taken over by one who waits."""

@@ -121,7 +121,7 @@ def scan(read: Callable[[int], bytes], *, limits: Limits = DEFAULT_LIMITS) -> It
             raise Invalid(f"the archive holds {name!r} twice")
         names.add(name)
         if size > inflated.left:
-            raise inflated.bomb()
+            raise inflated.bomb(name)
         entry = Entry(name, size, inflated)
         yield entry
         for _ in entry.pieces():
@@ -191,9 +191,10 @@ class _Inflated:
         self._buffer += piece
         return True
 
-    def bomb(self) -> TooLarge:
-        """Return the error for an archive that would unpack to more than is allowed."""
-        return TooLarge(f"the archive unpacks to more than {self._limit} bytes")
+    def bomb(self, name: str | None = None) -> TooLarge:
+        """Return the error for an archive that would unpack to more than is allowed, with the file that is too much."""
+        with_what = "" if name is None else f" with {name!r}"
+        return TooLarge(f"the archive unpacks to more than {self._limit} bytes{with_what}")
 
 
 def _entries(inflated: _Inflated, limits: Limits) -> Iterator[tuple[str, int]]:

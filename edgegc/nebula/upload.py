@@ -55,10 +55,8 @@ def check(
     its own for everything else that is wrong with it. Blocking, in bounded memory: under a second for the largest.
     """
     files: dict[str, bytes] = {}
-    last: str | None = None
     try:
         for entry in archive.scan(read, limits=limits):
-            last = entry.name
             if entry.name == MANIFEST:
                 raise Invalid(
                     f"the bundle holds a {MANIFEST}, as those have that edgegc renders; an uploaded one has none"
@@ -71,7 +69,7 @@ def check(
             files[entry.name] = b"".join(entry.pieces())
     except TooLarge as error:
         # The body has the size it may have; it is what is in it that is wrong.
-        raise Invalid(error.message + (f": see {last!r}" if last is not None else "")) from None
+        raise Invalid(error.message) from None
     for name in (CONFIG, AUTHORITIES):
         if name not in files:
             raise Invalid(f"the bundle has no {name}")
