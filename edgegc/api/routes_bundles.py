@@ -114,9 +114,7 @@ def add(app: Application) -> None:
     )
     async def activate_bundle(version: str) -> Response:
         caller = await app.caller()
-        made = await uploads.activate(
-            control, caller, app.query(ClusterQuery).cluster_id, _number(version)
-        )
+        made = await uploads.activate(control, caller, app.query(ClusterQuery).cluster_id, _number(version))
         return codec.reply(made.view, 201 if made.is_new else 200)
 
 
