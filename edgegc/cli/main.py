@@ -31,6 +31,7 @@ COMMANDS = {
     "topology": ("edgegc.cli.topology:topology", "Lighthouses, relays and routes of a cluster."),
     "lighthouse": ("edgegc.cli.lighthouse:lighthouse", "The lighthouses that this box runs."),
     "rollout": ("edgegc.cli.rollout:rollout", "Who runs what."),
+    "doctor": ("edgegc.cli.doctor:doctor", "Check this machine, and say what to do."),
     "backup": ("edgegc.cli.backup:backup", "Write everything that can't be made again to one file."),
     "restore": ("edgegc.cli.restore:restore", "Make a data directory from a backup."),
     "verify": ("edgegc.cli.maintain:verify", "Check a backup, or this box's database."),
