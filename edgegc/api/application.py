@@ -95,6 +95,7 @@ class Application(QuartTrio):
                 error.message,
                 extra={"request_id": auth.request_id_of(request), "source": source},
             )
+            self._count(error, request_id=auth.request_id_of(request))
             raise refusal from error
 
     async def body(self, kind: type[T]) -> T:

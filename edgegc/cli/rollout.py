@@ -63,22 +63,28 @@ def rollout(common: Common, wait: bool, timeout_s: float) -> None:
             emit_table(
                 common,
                 (
-                    Column("BEHIND", flexible=True),
+                    Column("NODE", flexible=True),
+                    Column("STATE"),
                     Column("VERSION", right=True),
                     Column("SINCE", right=True),
                     Column("ID", rank=1),
                 ),
                 [
-                    (each.name, versions(each.applied_version, each.version), ago(each.since), each.id)
+                    (
+                        each.name,
+                        each.state,
+                        versions(each.applied_version, each.version),
+                        ago(each.since),
+                        each.id,
+                    )
                     for each in found.behind
                 ],
             )
-    if wait and _waiting_for(found):
-        raise Failure(
-            f"after {timeout_s:g} s {_waiting_for(found)} of {found.nodes.total} nodes do not run their newest version"
-        )
     if wait:
-        note(common, "all online nodes run their newest version")
+        unfinished = _unfinished(found)
+        if unfinished is not None:
+            raise Failure(f"after {timeout_s:g} s {unfinished}")
+        note(common, _finished(found))
 
 
 async def _settled(
@@ -92,9 +98,27 @@ async def _settled(
         while True:
             found = await client.rollout(cluster_id=cluster_id)
             show(found)
-            if not _waiting_for(found) or trio.current_time() >= deadline:
+            if _unfinished(found) is None or trio.current_time() >= deadline:
                 return found
             await trio.sleep(min(LOOK_EVERY_S, max(0.0, deadline - trio.current_time())))
+
+
+def _unfinished(found: message.Rollout) -> str | None:
+    """Return what is still to come, as the end of a sentence, or None when nothing is."""
+    waiting_for = _waiting_for(found)
+    if waiting_for:
+        return f"{waiting_for} of {found.nodes.total} nodes do not run their newest version"
+    if found.nodes.total and not found.nodes.online:
+        # That nobody is left behind would be true, and say nothing: right after a start nobody has called yet.
+        return f"no node is online: {found.nodes.offline} are offline"
+    return None
+
+
+def _finished(found: message.Rollout) -> str:
+    offline = f"; {found.nodes.offline} offline" if found.nodes.offline else ""
+    if not found.nodes.total:
+        return "there are no nodes"
+    return f"all online nodes run their newest version{offline}"
 
 
 def _waiting_for(found: message.Rollout) -> int:

@@ -21,7 +21,7 @@ _Row = tuple[str, str, int, int | None]
 
 
 async def rollout(control: Control, caller: Caller, cluster_id: str | None) -> Rollout:
-    """Return how far a cluster's nodes have come: all counted by state, and each that is behind or failed, by name."""
+    """Return how far a cluster's nodes have come: all counted by state, and each that does not run its version."""
     found = cluster_of(control, caller, cluster_id, "read")
 
     def job(connection: sqlite3.Connection) -> tuple[int, int, int, list[_Row]]:
@@ -34,7 +34,8 @@ async def rollout(control: Control, caller: Caller, cluster_id: str | None) -> R
     states: Counter[State] = Counter()
     behind: list[RolloutBehind] = []
     for node_id, name, own_version, own_version_at in rows:
-        states[control.fleet.state_of(node_id)] += 1
+        state = control.fleet.state_of(node_id)
+        states[state] += 1
         effective = control.roll.effective(node_id)
         applied = control.fleet.presence(node_id).applied_version
         if (applied or 0) != effective:
@@ -43,6 +44,7 @@ async def rollout(control: Control, caller: Caller, cluster_id: str | None) -> R
                 RolloutBehind(
                     id=node_id,
                     name=name,
+                    state=state,
                     version=effective,
                     applied_version=applied,
                     since=None if since is None else rfc3339(since),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -316,9 +317,12 @@ def test_what_the_server_refuses_is_one_line_that_names_the_field(
     assert done.stderr.count("\n") == 1
 
 
-def test_the_rollout_of_a_cluster_without_online_nodes_is_done(box: Box) -> None:
-    done = box.run("rollout", "--wait", "--timeout", "5")
-    assert (done.returncode, done.stderr) == (0, "all online nodes run their newest version\n")
+def test_waiting_for_a_rollout_that_no_node_is_there_for_says_so(box: Box) -> None:
+    node = box.json("node", "create", "absent")
+    done = box.run("rollout", "--wait", "--timeout", "0.5")
+    assert done.returncode == 1
+    assert re.fullmatch(r"edgegc: after 0.5 s no node is online: [0-9]+ are offline\n", done.stderr)
+    assert box.run("node", "delete", node["id"]).returncode == 0
 
 
 def test_tables_stay_within_80_columns(box: Box) -> None:

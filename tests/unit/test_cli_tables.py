@@ -237,3 +237,35 @@ def test_status_is_one_screen_of_80_columns(
         "daemon CPU         0.3 %            -",
         "disk free      953.7 MiB   ≥ 64.0 MiB",
     ]
+
+
+def rollout(*behind: message.RolloutBehind, **counts: int) -> message.Rollout:
+    nodes = {"total": 0, "online": 0, "behind": 0, "failed": 0, "offline": 0} | counts
+    return message.Rollout(version=7, nodes=message.RolloutCounts(**nodes), behind=behind)
+
+
+def test_a_rollout_says_who_of_those_without_the_newest_version_is_offline(
+    answer: Callable[[object], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    gone = message.RolloutBehind(
+        id=f"{ID}1", name="pi-1", state="offline", version=7, applied_version=6, since=None
+    )
+    answer(rollout(gone, total=2, online=1, offline=1))
+    assert run(["rollout", "--wait"]) == 0
+    shown = capsys.readouterr()
+    assert shown.out.splitlines()[-2:] == [
+        "NODE  STATE    VERSION  SINCE  ID",
+        f"pi-1  offline      6→7  never  {ID}1",
+    ]
+    assert shown.err == "all online nodes run their newest version; 1 offline\n"
+
+
+def test_a_rollout_without_nodes_is_done_and_one_without_online_nodes_is_not(
+    answer: Callable[[object], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer(rollout())
+    assert run(["rollout", "--wait"]) == 0
+    assert capsys.readouterr().err == "there are no nodes\n"
+    answer(rollout(total=3, offline=3))
+    assert run(["rollout", "--wait", "--timeout", "1"]) == 1
+    assert capsys.readouterr().err == "edgegc: after 1 s no node is online: 3 are offline\n"

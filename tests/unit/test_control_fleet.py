@@ -190,4 +190,5 @@ async def test_the_rollout_counts_every_node_once_and_names_those_behind() -> No
             ("c", plane.control.roll.effective(made[2].id), None),
             ("d", plane.control.roll.effective(seen.behind[2].id), None),
         ]
+        assert [each.state for each in seen.behind] == ["failed", "behind", "offline"]
         assert seen.behind[1].since == message.rfc3339(plane.clock.at)

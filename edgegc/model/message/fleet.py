@@ -6,6 +6,8 @@ from datetime import datetime
 
 from msgspec import Struct
 
+from edgegc.model.node import State
+
 
 class RolloutCounts(Struct, frozen=True, kw_only=True):
     """Nodes by state; the four sum to ``total``."""
@@ -18,10 +20,11 @@ class RolloutCounts(Struct, frozen=True, kw_only=True):
 
 
 class RolloutBehind(Struct, frozen=True, kw_only=True):
-    """A node that does not run its effective version, and since when."""
+    """A node that does not run its effective version, and since when. Who is offline may be gone for good."""
 
     id: str
     name: str
+    state: State
     version: int
     applied_version: int | None
     since: datetime | None
