@@ -68,6 +68,7 @@ async def exposition(control: Control, log: AccessLog, limits: RateLimits) -> by
     _health(out, control)
     _clusters(out, found)
     _nodes(out, found, now=control.clock.now())
+    _certificates(out, found, now=control.clock.now())
     _lighthouses(out, control)
     _http(out, control, log)
     _limits(out, limits)
@@ -130,6 +131,27 @@ def _nodes(out: Exposition, found: overview.Overview, *, now: int) -> None:
         "edgegc_node_certificate_seconds_left",
         "Seconds until the node's certificate expires; negative when it has.",
         lambda n: None if n.not_after is None else n.not_after - now,
+    )
+
+
+def _certificates(out: Exposition, found: overview.Overview, *, now: int) -> None:
+    out.family(
+        "edgegc_ca_seconds_left",
+        "gauge",
+        "Seconds until the cluster's CA ends; the phase is active, or next or old in a rotation.",
+        [
+            (labels(cluster_id=each.cluster_id, cluster=each.cluster, phase=each.phase), each.not_after - now)
+            for each in found.authorities
+        ],
+    )
+    out.family(
+        "edgegc_lighthouse_certificate_seconds_left",
+        "gauge",
+        "Seconds until the certificate of the box's own lighthouse expires; negative when it has.",
+        [
+            (labels(cluster_id=each.cluster_id, cluster=each.cluster), each.not_after - now)
+            for each in found.lighthouses
+        ],
     )
 
 

@@ -22,6 +22,10 @@ class Health:
         """Say how a check stands: ``"ok"``, or a sentence with the remedy and how bad it is."""
         self._checks[check] = ("ok", OK) if sentence == OK else (level, sentence)
 
+    def said(self, check: str) -> str | None:
+        """Return what was said of a check, None where nothing was."""
+        return self._checks[check][1] if check in self._checks else None
+
     def drop(self, check: str) -> None:
         """Forget a check whose subject is gone."""
         self._checks.pop(check, None)

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from edgegc.control import node_changes, signing, wallclock
+from edgegc.control import expiry, node_changes, signing, wallclock
 from edgegc.control.callers import system_caller
+from edgegc.control.health import OK
 from edgegc.control.versions import bump_cluster, bump_lighthouse
 from edgegc.errors import Error
 from edgegc.store import audit, authorities, certificates, clusters, nodes
@@ -27,11 +28,15 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+EXPIRY_S = 60
+"""What is about to expire is said in time for a person; shorter lives than hours are for laboratories."""
+
 TICK_S = 10
 """How late a replaced certificate may reach the blocklist after its node has said that it runs the new one."""
 
-RENEWAL_S = 10
-"""A certificate may live for a minute, and is due after 40 seconds; looking costs one step in an index."""
+RENEWAL_S = 20
+"""Renewals are done when they are due. This is how late at most one is seen that was not known at the last look: the
+shortest life is a minute, and due after 38 seconds."""
 RENEWAL_BATCH = 50
 """Certificates signed per job: 5 ms for a small board, so that no other writer waits long."""
 
@@ -58,10 +63,12 @@ AUDIT_KEPT_ROWS = 100_000
 
 async def run(control: Control, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
     """Do what is due, for ever. A cancelled step is finished by the next start."""
-    chores: list[tuple[str, float, Callable[[Control], Awaitable[None]]]] = [
+    said = expiry.Said()
+    chores: list[tuple[str, float, Callable[[Control], Awaitable[float | None]]]] = [
         ("blocklist", TICK_S, blocklist_replaced),
         ("clock", TICK_S, watch_clock),
         ("certificates", RENEWAL_S, renew_certificates),
+        ("expiry", EXPIRY_S, lambda control: expiry.warn(control, said)),
         ("checkpoint", CHECKPOINT_S, checkpoint),
         ("failures", FAILURES_S, write_failures),
         ("trimming", TRIM_S, trim),
@@ -74,8 +81,9 @@ async def run(control: Control, *, task_status: trio.TaskStatus[None] = trio.TAS
         for index, (name, every_s, chore) in enumerate(chores):
             if trio.current_time() < due[index]:
                 continue
+            wait_s: float | None = None
             try:
-                await chore(control)
+                wait_s = await chore(control)
             except Error as error:
                 control.health.set(f"housekeeping.{name}", error.message)
                 logger.warning(
@@ -83,21 +91,26 @@ async def run(control: Control, *, task_status: trio.TaskStatus[None] = trio.TAS
                 )
             else:
                 control.health.drop(f"housekeeping.{name}")
-            due[index] = trio.current_time() + every_s
+            due[index] = trio.current_time() + (every_s if wait_s is None else min(wait_s, every_s))
         await trio.sleep_until(min(due))
 
 
-async def renew_certificates(control: Control) -> None:
-    """Sign again what has used up ⅔ of its life, nodes' certificates and those of the box's own lighthouses."""
+async def renew_certificates(control: Control) -> float | None:
+    """Sign again what has used up ⅔ of its life, nodes' certificates and those of the box's own lighthouses.
+
+    Returns in how many seconds the next one is due, None where none is.
+    """
     now = control.clock.now()
     while True:
         due = await control.database.read(
             lambda connection: certificates.renewal_due(connection, now, limit=RENEWAL_BATCH)
         )
         if not due:
-            return
+            break
         # Nothing is renewed by a clock that can't be trusted; every certificate stays due.
         await control.write(system_caller(), lambda write: _renew(write, now))
+    at = await control.database.read(certificates.next_renewal)
+    return None if at is None else float(max(at - control.clock.now(), 1))
 
 
 async def blocklist_replaced(control: Control) -> None:
@@ -113,10 +126,12 @@ async def watch_clock(control: Control) -> None:
     """Say on the health board whether the clock can be trusted."""
     now = control.clock.now()
     sentence = await control.database.read(lambda connection: wallclock.fault(connection, now))
-    if sentence is None:
-        control.health.set("clock")
-    else:
-        control.health.set("clock", sentence)
+    before = control.health.said("clock")
+    control.health.set("clock", sentence or OK)
+    if sentence is not None and before in (None, OK):
+        logger.error("%s", sentence)
+    if sentence is None and before not in (None, OK):
+        logger.info("the clock can be trusted again: certificates are signed")
 
 
 async def checkpoint(control: Control) -> None:

@@ -34,15 +34,26 @@ class Overview(msgspec.Struct, frozen=True, kw_only=True):
 
     clusters: list[overview.ClusterRow]
     nodes: list[NodeOverview]
+    authorities: list[overview.KeyRow]
+    lighthouses: list[overview.KeyRow]
 
 
 async def gather(control: Control) -> Overview:
     """Read it; one read of the database. Who may see it is the caller's business."""
 
-    def read(connection: sqlite3.Connection) -> tuple[list[overview.ClusterRow], list[overview.NodeRow]]:
-        return overview.clusters(connection), overview.nodes(connection)
+    def read(
+        connection: sqlite3.Connection,
+    ) -> tuple[
+        list[overview.ClusterRow], list[overview.NodeRow], list[overview.KeyRow], list[overview.KeyRow]
+    ]:
+        return (
+            overview.clusters(connection),
+            overview.nodes(connection),
+            overview.authorities(connection),
+            overview.lighthouses(connection),
+        )
 
-    clusters, nodes = await control.database.read(read)
+    clusters, nodes, authorities, lighthouses = await control.database.read(read)
     return Overview(
         clusters=clusters,
         nodes=[
@@ -57,6 +68,8 @@ async def gather(control: Control) -> Overview:
             )
             for node in nodes
         ],
+        authorities=authorities,
+        lighthouses=lighthouses,
     )
 
 

@@ -48,13 +48,14 @@ def fingerprint_known(connection: sqlite3.Connection, cluster_id: str, fingerpri
 def supersede(
     connection: sqlite3.Connection, certificate: Certificate, *, superseded_in: int, blocklist_at: int | None
 ) -> None:
-    """Note that a current certificate is replaced in a version.
+    """Note that a current certificate is replaced in a version: whoever runs an older one runs this certificate.
 
     With ``blocklist_at`` it is to be blocklisted then, and so are its predecessors that were left to expire: they may
     what it may. Without, it is left to expire.
     """
     connection.execute(
-        "UPDATE certificates SET state = 'superseded', renew_at = NULL WHERE id = ?", (certificate.id,)
+        "UPDATE certificates SET state = 'superseded', renew_at = NULL, superseded_in = ? WHERE id = ?",
+        (superseded_in, certificate.id),
     )
     if blocklist_at is not None:
         connection.execute(
@@ -77,6 +78,14 @@ def renewal_due(connection: sqlite3.Connection, now: int, *, limit: int) -> tupl
         (now, limit),
     )
     return tuple(from_row(row) for row in rows)
+
+
+def next_renewal(connection: sqlite3.Connection) -> int | None:
+    """Return when the next renewal is due, or None where none is."""
+    (at,) = connection.execute(
+        "SELECT MIN(renew_at) FROM certificates WHERE state = 'current' AND renew_at IS NOT NULL"
+    ).fetchone()
+    return None if at is None else int(at)
 
 
 def blocklist_due(connection: sqlite3.Connection, now: int) -> tuple[Certificate, ...]:
