@@ -146,6 +146,17 @@ async def test_nothing_is_signed_more_than_an_hour_behind_the_newest_change() ->
         assert plane.control.health.report().checks["clock"] == "ok"
 
 
+@pytest.fixture
+def without_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the chore that waits for a thread: a clock that jumps would not."""
+
+    async def nothing(control: object) -> None:
+        await trio.lowlevel.checkpoint()
+
+    monkeypatch.setattr(housekeeping, "prune_backups", nothing)
+
+
+@pytest.mark.usefixtures("without_threads")
 async def test_a_wrong_clock_leaves_renewals_due_and_says_so(autojump_clock: trio.abc.Clock) -> None:
     async with control_plane(cluster={"certificate_lifetime_s": 60}) as plane:
         node = await plane.add_node("a")
@@ -176,6 +187,7 @@ async def test_expired_certificates_and_old_audit_rows_are_forgotten() -> None:
         assert await count(plane, "audit") == 1
 
 
+@pytest.mark.usefixtures("without_threads")
 async def test_an_idle_box_writes_nothing(autojump_clock: trio.abc.Clock) -> None:
     async with control_plane() as plane:
         node = await plane.add_node("a")
