@@ -29,13 +29,17 @@ class ClusterStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
-    """What ``-o json`` prints. ``resources``: the newest value of each series of ``GET /api/v1/resources``."""
+    """What ``-o json`` prints. ``resources``: the newest value of each series of ``GET /api/v1/resources``.
+
+    ``last_backup``: the newest copy of the database that the box keeps; None without any.
+    """
 
     version: message.VersionInfo
     health: message.Health
     clusters: tuple[ClusterStatus, ...]
     lighthouses: tuple[LighthouseStatus, ...]
     resources: dict[str, float]
+    last_backup: message.BackupView | None
 
 
 @click.command(cls=Command, example="edgegc status --watch")
@@ -76,6 +80,7 @@ async def _ask(client: Client) -> Status:
         ),
         lighthouses=(await client.lighthouses()).lighthouses,
         resources={name: samples[-1][1] for name, samples in resources.series.items() if samples},
+        last_backup=next(iter((await client.backups()).backups), None),
     )
 
 
@@ -159,6 +164,16 @@ def _print(common: Common, found: Status) -> None:
             (Column("RESOURCE"), Column("NOW", right=True), Column("BUDGET", right=True)),
             rows,
         )
+    click.echo()
+    click.echo(_last_backup(found.last_backup))
+
+
+def _last_backup(last: message.BackupView | None) -> str:
+    from edgegc.cli.output import ago, cell, size
+
+    if last is None:
+        return "last backup: none; 'edgegc backup FILE' makes one"
+    return f"last backup: {ago(last.created_at)} ago, {cell(last.created_at)} UTC, {size(last.size)}"
 
 
 def _resources(values: dict[str, float], budgets: Budgets | None) -> list[tuple[str, str, str | None]]:

@@ -23,7 +23,7 @@ from edgegc.control.callers import system_caller
 from edgegc.control.reconcile import MASTER_KEY as KNOWN_KEY
 from edgegc.control.write import Write
 from edgegc.model.message import rfc3339
-from edgegc.store import audit, backup_file, clusters, meta
+from edgegc.store import audit, backup_file, bundles, clusters, meta
 from edgegc.store.backup_file import BadBackup
 from edgegc.store.gate import RESTORING_FILE, check_database, lock_data_directory, open_unused
 from edgegc.store.migrations import bring_up_to_date, released_plan, user_version
@@ -231,8 +231,11 @@ def _go_on(database: Path, key: bytes, *, above: Mapping[str, int], now: int) ->
         # It is a copy already: nothing is kept of how it was before.
         bring_up_to_date(connection, released_plan(), backups=None)
         connection.execute("BEGIN IMMEDIATE")
-        clusters.raise_all_versions(connection, above=above, by=VERSIONS_AHEAD, at=now)
+        raised = clusters.raise_all_versions(connection, above=above, by=VERSIONS_AHEAD, at=now)
         for cluster in clusters.all_(connection):
+            if cluster.mode == "uploaded":
+                bundles.renumber_active(connection, cluster.id, raised[cluster.id])
+                continue
             size = IPv4Network(cluster.network_cidr).num_addresses
             cursor = clusters.address_cursor(connection, cluster.id)
             ahead = min(ADDRESSES_AHEAD, size // 4)

@@ -108,6 +108,15 @@ def history(connection: sqlite3.Connection, cluster_id: str) -> tuple[UploadedBu
     return tuple(_bundle(row) for row in rows)
 
 
+def renumber_active(connection: sqlite3.Connection, cluster_id: str, version: int) -> None:
+    """Give a cluster's active bundle, if there is one, a higher version."""
+    connection.execute(
+        "UPDATE bundles SET version = ?2 WHERE cluster_id = ?1"
+        " AND version = (SELECT MAX(version) FROM bundles WHERE cluster_id = ?1)",
+        (cluster_id, version),
+    )
+
+
 def delete(connection: sqlite3.Connection, bundle: UploadedBundle) -> None:
     """Remove a bundle, and its body where no other bundle has the same."""
     connection.execute(

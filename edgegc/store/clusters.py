@@ -133,14 +133,23 @@ def next_lighthouse_version(connection: sqlite3.Connection, cluster_id: str) -> 
     )
 
 
-def raise_all_versions(connection: sqlite3.Connection, *, above: Mapping[str, int], by: int, at: int) -> None:
-    """Give every cluster a version that concerns every node, ``by`` higher than its own and than ``above`` has for its id."""
-    for cluster_id, version in connection.execute("SELECT id, version FROM clusters").fetchall():
-        raised = max(version, above.get(cluster_id, 0)) + by
-        connection.execute(
-            "UPDATE clusters SET version = ?1, wide_version = ?1, wide_version_at = ?2 WHERE id = ?3",
-            (raised, at, cluster_id),
-        )
+def raise_all_versions(
+    connection: sqlite3.Connection, *, above: Mapping[str, int], by: int, at: int
+) -> dict[str, int]:
+    """Give every cluster a version that concerns every node, ``by`` higher than its own and than ``above`` has for its id.
+
+    Returns them by id. A cluster that has no bundle for anybody yet still has none.
+    """
+    raised = {
+        cluster_id: max(version, above.get(cluster_id, 0)) + by
+        for cluster_id, version in connection.execute("SELECT id, version FROM clusters")
+    }
+    connection.executemany(
+        "UPDATE clusters SET version = ?1, wide_version = CASE wide_version WHEN 0 THEN 0 ELSE ?1 END,"
+        " wide_version_at = ?2 WHERE id = ?3",
+        [(version, at, cluster_id) for cluster_id, version in raised.items()],
+    )
+    return raised
 
 
 def wide_version(connection: sqlite3.Connection, cluster_id: str) -> int | None:

@@ -123,6 +123,26 @@ def test_a_small_network_goes_on_giving_out_addresses_around_its_end(tmp_path: P
     assert add_node(other, "e") == "10.42.0.6/29"
 
 
+def test_an_uploaded_bundle_stays_active_in_a_higher_version_and_none_stays_none(tmp_path: Path) -> None:
+    data, other = tmp_path / "uploaded", tmp_path / "other"
+    fill(data, mode="uploaded")
+    write_backup(data, tmp_path / "empty.tar")
+    restoring.restore(tmp_path / "empty.tar", tmp_path / "empty", now=NOW)
+    assert rows(tmp_path / "empty" / "edgegc.db", "SELECT wide_version FROM clusters") == [(0,)]
+
+    with closing(sqlite3.connect(data / "edgegc.db")) as connection, connection:
+        connection.execute("INSERT INTO bundle_bodies SELECT 1, id, 'digest', 1, x'00' FROM clusters")
+        for version in (1, 2):
+            connection.execute(
+                "INSERT INTO bundles SELECT id, ?, 1, 'digest', 1, 0 FROM clusters", (version,)
+            )
+        connection.execute("UPDATE clusters SET version = 2, wide_version = 2")
+    write_backup(data, tmp_path / "two.tar")
+    restoring.restore(tmp_path / "two.tar", other, now=NOW)
+    assert rows(other / "edgegc.db", "SELECT version, wide_version FROM clusters") == [(1_000_002,) * 2]
+    assert rows(other / "edgegc.db", "SELECT version FROM bundles ORDER BY 1") == [(1,), (1_000_002,)]
+
+
 def test_what_is_restored_is_private(backup: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     restoring.restore(backup, other, now=NOW)

@@ -220,6 +220,7 @@ def test_status_is_one_screen_of_80_columns(
             "daemon.cpu_percent": 0.31,
             "system.disk_free_bytes": 1e9,
         },
+        last_backup=None,
     )
     status._print(Common(given_data_dir=Path("/nonexistent")), found)
     assert capsys.readouterr().out.splitlines() == [
@@ -236,6 +237,8 @@ def test_status_is_one_screen_of_80_columns(
         "daemon memory   54.4 MiB  ≤ 128.0 MiB",
         "daemon CPU         0.3 %            -",
         "disk free      953.7 MiB   ≥ 64.0 MiB",
+        "",
+        "last backup: none; 'edgegc backup FILE' makes one",
     ]
 
 
