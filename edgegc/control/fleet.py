@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, get_args
 
 import trio
 
+from edgegc import logs
 from edgegc.control.callers import node_only
 from edgegc.errors import Unavailable
 from edgegc.model.node import ReportedState
@@ -51,9 +52,9 @@ def report(control: Control, caller: Caller, request: Report) -> None:
         rss_bytes=request.rss_bytes,
         cpu_percent=request.cpu_percent,
     )
-    control.fleet.reported(
-        node_id, applied_version=request.applied_version, state=request.state, error=request.error
-    )
+    # It is kept and shown to others: a credential that got into a message on the node ends here.
+    error = None if request.error is None else logs.redact(request.error)
+    control.fleet.reported(node_id, applied_version=request.applied_version, state=request.state, error=error)
 
 
 def ride_along(
