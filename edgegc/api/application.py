@@ -6,6 +6,7 @@ lifespan protocol is not run.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -19,6 +20,7 @@ from edgegc import errors
 from edgegc.api import auth, codec, compression, operation, problem, streamed
 from edgegc.api.limits import RateLimits
 from edgegc.api.queries import NoQuery
+from edgegc.model.credential import Repeatable
 
 if TYPE_CHECKING:
     from quart.ctx import RequestContext
@@ -101,6 +103,24 @@ class Application(QuartTrio):
     async def body(self, kind: type[T]) -> T:
         """Read the present request's body; see :func:`codec.body`."""
         return await codec.body(request, kind, limit=self._body_bytes)
+
+    async def creation(self, kind: type[T]) -> tuple[Caller, T]:
+        """Authenticate the present request and read its body, for a route that creates something: it may be sent again.
+
+        The route declares ``headers=(auth.IDEMPOTENCY_KEY,)``. Raises as :meth:`caller` and :func:`codec.body` do.
+
+        :raises errors.Invalid: also where its ``Idempotency-Key`` is none.
+        """
+        caller = await self.caller()
+        key = auth.idempotency_key(request)
+        content = await codec.content(request, limit=self._body_bytes)
+        if key is not None:
+            target = f"{request.path}?{request.query_string.decode('latin-1')}"
+            repeatable = Repeatable(
+                key=key, scope=f"{request.method} {target}", body_digest=hashlib.sha256(content).digest()
+            )
+            caller = msgspec.structs.replace(caller, repeatable=repeatable)
+        return caller, codec.decode(content, kind)
 
     def query(self, kind: type[T]) -> T:
         """Read the present request's query string; see :func:`codec.query`."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
-from typing import TYPE_CHECKING, Any
+import re
+from typing import TYPE_CHECKING, Any, Final
 
 from edgegc import errors
 from edgegc.control import callers, credentials
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
 
     from edgegc.control.control import Control
     from edgegc.model.credential import Caller
+
+IDEMPOTENCY_KEY: Final = "Idempotency-Key"
+_KEY: Final = re.compile(r"[!-~]{1,255}")
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -42,6 +46,16 @@ def request_id_of(request: Request) -> str:
 def is_admin_socket(request: Request) -> bool:
     """Whether a request came over the admin socket."""
     return bool(state_of(request).get("admin"))
+
+
+def idempotency_key(request: Request) -> str | None:
+    """Return the request's ``Idempotency-Key``, or None. :raises errors.Invalid: it is given twice, or is none."""
+    given = request.headers.getlist(IDEMPOTENCY_KEY)
+    if not given:
+        return None
+    if len(given) > 1 or _KEY.fullmatch(given[0]) is None:
+        raise errors.Invalid(f"{IDEMPOTENCY_KEY}: must be given once, with 1 to 255 visible ASCII characters")
+    return given[0]
 
 
 def source_of(request: Request, proxies: tuple[Network, ...]) -> str:

@@ -46,12 +46,16 @@ _BOUNDS: Final = {">=": "at least", "<=": "at most", ">": "more than", "<": "les
 
 
 async def body(request: Request, kind: type[T], *, limit: int) -> T:
-    """Read a request's JSON body as a struct.
+    """Read a request's JSON body as a struct: :func:`content`, then :func:`decode`."""
+    return decode(await content(request, limit=limit), kind)
+
+
+async def content(request: Request, *, limit: int) -> bytes:
+    """Read a request's body, which must say that it is JSON.
 
     :param limit: bytes; what is longer is refused before it is read.
     :raises errors.UnsupportedMedia: not ``application/json``, or compressed.
     :raises errors.TooLarge: longer than ``limit``.
-    :raises errors.Invalid: no JSON, or not of this kind; the sentence names the field.
     :raises RequestTimeout: it does not arrive.
     """
     if request.mimetype != "application/json":
@@ -60,11 +64,11 @@ async def body(request: Request, kind: type[T], *, limit: int) -> T:
         )
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise errors.UnsupportedMedia("the body must not be compressed")
-    return decode(await _received(request, limit=limit), kind)
+    return await _received(request, limit=limit)
 
 
 def decode(content: bytes, kind: type[T]) -> T:
-    """Decode JSON as a struct. :raises errors.Invalid: naming the field."""
+    """Decode JSON as a struct. :raises errors.Invalid: no JSON, or not of this kind; the sentence names the field."""
     if not content.strip():
         raise errors.Invalid("the body is empty; a JSON object is expected")
     try:

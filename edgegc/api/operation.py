@@ -80,6 +80,12 @@ REQUEST_HEADERS: Final[dict[str, Header]] = {
         schema={"type": "string"},
         example="ok",
     ),
+    "Idempotency-Key": Header(
+        says="A name that the sender gives the request, so that it can be sent again: for 24 hours it is answered as "
+        "the first time and makes nothing new. With another body: 409.",
+        schema={"type": "string", "pattern": "^[!-~]{1,255}$"},
+        example="7f9c2ba4-e88f-4d12-b8c6-0a1b2c3d4e5f",
+    ),
     "If-None-Match": Header(
         says="The entity tag of what the caller has; answers 304 where nothing changed.",
         schema={"type": "string"},

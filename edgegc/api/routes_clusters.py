@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from edgegc.api import codec
+from edgegc.api import auth, codec
 from edgegc.api.operation import declare
 from edgegc.api.queries import CascadeQuery
 from edgegc.control import clusters, tenants
@@ -28,12 +28,13 @@ def add(app: Application) -> None:
         "Create a tenant",
         who="operator",
         takes=message.TenantCreate,
+        headers=(auth.IDEMPOTENCY_KEY,),
         gives={201: message.TenantView},
         refuses=(409,),
     )
     async def create_tenant() -> Response:
-        caller = await app.caller()
-        return codec.reply(await tenants.create(control, caller, await app.body(message.TenantCreate)), 201)
+        caller, asked = await app.creation(message.TenantCreate)
+        return codec.reply(await tenants.create(control, caller, asked), 201)
 
     @app.get("/api/v1/tenants")
     @describe("List tenants", who="operator", gives={200: message.TenantList})
@@ -80,12 +81,13 @@ def add(app: Application) -> None:
         "Create a cluster",
         who="operator",
         takes=message.ClusterCreate,
+        headers=(auth.IDEMPOTENCY_KEY,),
         gives={201: message.ClusterView},
         refuses=(404, 409),
     )
     async def create_cluster() -> Response:
-        caller = await app.caller()
-        return codec.reply(await clusters.create(control, caller, await app.body(message.ClusterCreate)), 201)
+        caller, asked = await app.creation(message.ClusterCreate)
+        return codec.reply(await clusters.create(control, caller, asked), 201)
 
     @app.get("/api/v1/clusters")
     @describe("List clusters", who="operator", gives={200: message.ClusterList})

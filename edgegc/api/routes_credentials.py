@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from edgegc.api import codec
+from edgegc.api import auth, codec
 from edgegc.api.operation import declare
 from edgegc.api.queries import ClusterQuery
 from edgegc.control import enrolment, tokens
@@ -29,13 +29,14 @@ def add(app: Application) -> None:
         who="cluster admin",
         query=ClusterQuery,
         takes=message.EnrolmentKeyCreate,
+        headers=(auth.IDEMPOTENCY_KEY,),
+        refuses=(409,),
         gives={201: message.EnrolmentKeyView},
         says="The key itself is shown only in this answer.",
     )
     async def create_key() -> Response:
-        caller = await app.caller()
+        caller, asked = await app.creation(message.EnrolmentKeyCreate)
         cluster_id = app.query(ClusterQuery).cluster_id
-        asked = await app.body(message.EnrolmentKeyCreate)
         return codec.reply(await enrolment.create_key(control, caller, cluster_id, asked), 201)
 
     @app.get("/api/v1/enrollment-keys")
@@ -58,13 +59,14 @@ def add(app: Application) -> None:
         "Create an API token",
         who="operator",
         takes=message.ApiTokenCreate,
+        headers=(auth.IDEMPOTENCY_KEY,),
         gives={201: message.ApiTokenView},
-        refuses=(404,),
+        refuses=(404, 409),
         says="The token itself is shown only in this answer.",
     )
     async def create_token() -> Response:
-        caller = await app.caller()
-        return codec.reply(await tokens.create(control, caller, await app.body(message.ApiTokenCreate)), 201)
+        caller, asked = await app.creation(message.ApiTokenCreate)
+        return codec.reply(await tokens.create(control, caller, asked), 201)
 
     @app.get("/api/v1/api-tokens")
     @describe("List API tokens", who="operator", gives={200: message.ApiTokenList})

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 import msgspec
 from msgspec import Meta
 
-from edgegc.api import codec
+from edgegc.api import auth, codec
 from edgegc.api.operation import declare
 from edgegc.api.queries import ClusterQuery
 from edgegc.control import node_batches, nodes, rollout
@@ -54,13 +54,14 @@ def add(app: Application) -> None:
         who="cluster admin",
         query=ClusterQuery,
         takes=message.NodeCreate,
+        headers=(auth.IDEMPOTENCY_KEY,),
         gives={201: message.NodeView},
         refuses=(409,),
     )
     async def create_node() -> Response:
-        caller = await app.caller()
+        caller, asked = await app.creation(message.NodeCreate)
         cluster_id = app.query(ClusterQuery).cluster_id
-        created = await nodes.create(control, caller, cluster_id, await app.body(message.NodeCreate))
+        created = await nodes.create(control, caller, cluster_id, asked)
         return codec.reply(created, 201)
 
     @app.post("/api/v1/nodes/batch")
@@ -69,13 +70,14 @@ def add(app: Application) -> None:
         who="cluster admin",
         query=ClusterQuery,
         takes=message.NodeBatch,
+        headers=(auth.IDEMPOTENCY_KEY,),
         gives={201: message.NodesCreated},
         refuses=(409,),
     )
     async def create_nodes() -> Response:
-        caller = await app.caller()
+        caller, asked = await app.creation(message.NodeBatch)
         cluster_id = app.query(ClusterQuery).cluster_id
-        created = await node_batches.create(control, caller, cluster_id, await app.body(message.NodeBatch))
+        created = await node_batches.create(control, caller, cluster_id, asked)
         return codec.reply(created, 201)
 
     @app.get("/api/v1/nodes")

@@ -10,12 +10,13 @@ from msgspec import UNSET
 
 from edgegc.control import addresses, announcements, cluster_deletion, modes, signing
 from edgegc.control.callers import operator_only
+from edgegc.control.repetition import once
 from edgegc.control.versions import bump
 from edgegc.control.views import cluster_view
 from edgegc.control.write import new_id
 from edgegc.errors import Conflict, NotFound
 from edgegc.model.cluster import Cluster
-from edgegc.model.message import ClusterList
+from edgegc.model.message import ClusterList, ClusterView
 from edgegc.model.policy import ANY_TO_ANY
 from edgegc.model.version import scope_of_cluster_change
 from edgegc.store import authorities, certificates, clusters, tenants
@@ -25,9 +26,8 @@ if TYPE_CHECKING:
 
     from edgegc.control.control import Control
     from edgegc.control.write import Write
-    from edgegc.model.cluster import Authority
     from edgegc.model.credential import Caller
-    from edgegc.model.message import ClusterCreate, ClusterUpdate, ClusterView
+    from edgegc.model.message import ClusterCreate, ClusterUpdate
 
 FIRST_VERSION = 1
 """A new cluster's version."""
@@ -49,7 +49,7 @@ async def create(control: Control, caller: Caller, request: ClusterCreate) -> Cl
     allowed = addresses.allowed_routes(request.allowed_routes)
     port_in_use = request.provide_lighthouse and _port_in_use(control, request.lighthouse_port)
 
-    def job(write: Write) -> tuple[Cluster, tuple[Authority, ...]]:
+    def job(write: Write) -> ClusterView:
         connection = write.connection
         if tenants.get(connection, request.tenant_id) is None:
             raise NotFound(f"tenant_id: there is no tenant {request.tenant_id!r}")
@@ -87,9 +87,9 @@ async def create(control: Control, caller: Caller, request: ClusterCreate) -> Cl
             signing.certify_box(write, cluster)
         write.changed_cluster(cluster.id)
         write.audit("cluster.create", cluster.id)
-        return cluster, known
+        return cluster_view(cluster, known)
 
-    return cluster_view(*await control.write(caller, job))
+    return await control.write(caller, lambda write: once(write, ClusterView, job))
 
 
 async def list_(control: Control, caller: Caller) -> ClusterList:

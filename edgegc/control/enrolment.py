@@ -10,12 +10,13 @@ from edgegc.control import node_creation
 from edgegc.control.credentials import KEY, NODE, mint
 from edgegc.control.nodes import public_key_of
 from edgegc.control.permissions import cluster_of, require
+from edgegc.control.repetition import once
 from edgegc.control.views import key_view, overlay_cidr, signer_texts
 from edgegc.control.write import new_id
 from edgegc.errors import Conflict, Forbidden, NotFound, Unauthorized
 from edgegc.model.cluster import Cluster, Signer
 from edgegc.model.credential import EnrolmentKey
-from edgegc.model.message import DEFAULT_MTU, Enrolled, EnrolmentKeyList
+from edgegc.model.message import DEFAULT_MTU, Enrolled, EnrolmentKeyList, EnrolmentKeyView
 from edgegc.model.node import Node
 from edgegc.store import authorities, clusters, enrolment_keys, nodes
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from edgegc.control.control import Control
     from edgegc.control.write import Write
     from edgegc.model.credential import Caller
-    from edgegc.model.message import Enroll, EnrolmentKeyCreate, EnrolmentKeyView
+    from edgegc.model.message import Enroll, EnrolmentKeyCreate
 
 REPEATABLE_S = 3600
 """An enrolment whose answer was lost can be repeated this long; after that the name is somebody else's."""
@@ -48,7 +49,7 @@ async def create_key(
     text = mint(KEY, key_id)
     digest = control.vault.token_digest(text)
 
-    def job(write: Write) -> EnrolmentKey:
+    def job(write: Write) -> EnrolmentKeyView:
         if clusters.get(write.connection, found) is None:
             raise NotFound("no such cluster")
         key = EnrolmentKey(
@@ -64,9 +65,9 @@ async def create_key(
         )
         enrolment_keys.insert(write.connection, key, digest=digest)
         write.audit("enrolment_key.create", key.id)
-        return key
+        return key_view(key, text=text)
 
-    return key_view(await control.write(caller, job), text=text)
+    return await control.write(caller, lambda write: once(write, EnrolmentKeyView, job))
 
 
 async def list_keys(control: Control, caller: Caller, cluster_id: str | None) -> EnrolmentKeyList:

@@ -16,7 +16,7 @@ from edgegc.control.callers import system_caller
 from edgegc.control.health import OK
 from edgegc.control.versions import bump_cluster, bump_lighthouse
 from edgegc.errors import Error
-from edgegc.store import audit, authorities, certificates, clusters, nodes
+from edgegc.store import audit, authorities, certificates, clusters, kept_answers, nodes
 
 if TYPE_CHECKING:
     import sqlite3
@@ -160,13 +160,15 @@ async def write_failures(control: Control) -> None:
 
 
 async def trim(control: Control) -> None:
-    """Delete what nobody can need any more: old audit rows, replaced certificates that have expired."""
+    """Delete what nobody can need any more: old audit rows, replaced certificates that have expired, kept answers."""
     now = control.clock.now()
 
     def job(connection: sqlite3.Connection) -> int:
-        return audit.trim(
-            connection, before=now - AUDIT_KEPT_S, keep=AUDIT_KEPT_ROWS, limit=TRIM_BATCH
-        ) + certificates.forget_expired(connection, now=now, limit=TRIM_BATCH)
+        return (
+            audit.trim(connection, before=now - AUDIT_KEPT_S, keep=AUDIT_KEPT_ROWS, limit=TRIM_BATCH)
+            + certificates.forget_expired(connection, now=now, limit=TRIM_BATCH)
+            + kept_answers.trim(connection, now=now, limit=TRIM_BATCH)
+        )
 
     while await control.database.write(job) >= TRIM_BATCH:
         pass

@@ -10,7 +10,8 @@ from edgegc.control import node_creation
 from edgegc.control.credentials import NODE, mint
 from edgegc.control.nodes import public_key_of
 from edgegc.control.permissions import cluster_of
-from edgegc.control.views import node_view
+from edgegc.control.repetition import once
+from edgegc.control.views import new_node_views
 from edgegc.control.write import new_id
 from edgegc.errors import Conflict, Invalid, NotFound
 from edgegc.model.message import NodesCreated
@@ -53,7 +54,7 @@ async def create(
     items = _read(request.nodes)
     digests = [control.vault.token_digest(item.token) for item in items]
 
-    def job(write: Write) -> tuple[list[Node], Cluster]:
+    def job(write: Write) -> NodesCreated:
         cluster = clusters.get(write.connection, found)
         if cluster is None:
             raise NotFound("no such cluster")
@@ -61,15 +62,12 @@ async def create(
         made = node_creation.certify(write, cluster, added)
         for node in made:
             write.audit("node.create", node.id)
-        return made, cluster
-
-    made, cluster = await control.write(caller, job)
-    return NodesCreated(
-        nodes=tuple(
-            node_view(control, node, network_cidr=cluster.network_cidr, token=item.token)
-            for node, item in zip(made, items, strict=True)
+        tokens = [item.token for item in items]
+        return NodesCreated(
+            nodes=new_node_views(write.connection, cluster, list(zip(made, tokens, strict=True)))
         )
-    )
+
+    return await control.write(caller, lambda write: once(write, NodesCreated, job))
 
 
 def _read(requests: Sequence[NodeCreate]) -> list[_Item]:

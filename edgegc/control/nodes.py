@@ -16,13 +16,14 @@ from edgegc.control.credentials import NODE, mint
 from edgegc.control.node_lists import list_
 from edgegc.control.permissions import cluster_of as cluster_of_caller
 from edgegc.control.permissions import require
+from edgegc.control.repetition import once
 from edgegc.control.versions import bump_cluster
-from edgegc.control.views import node_view
+from edgegc.control.views import new_node_views, node_view
 from edgegc.control.write import new_id
 from edgegc.errors import Conflict, Invalid, NotFound
-from edgegc.model.message import NodeToken
+from edgegc.model.message import NodeToken, NodeView
 from edgegc.nebula import keys
-from edgegc.store import authorities, certificates, clusters, nodes
+from edgegc.store import certificates, clusters, nodes
 
 if TYPE_CHECKING:
     import sqlite3
@@ -31,9 +32,9 @@ if TYPE_CHECKING:
     from edgegc.control.control import Control
     from edgegc.control.permissions import Need
     from edgegc.control.write import Write
-    from edgegc.model.cluster import Cluster, Signer
+    from edgegc.model.cluster import Cluster
     from edgegc.model.credential import Caller
-    from edgegc.model.message import LighthouseSet, NodeCreate, NodeUpdate, NodeView, Routes
+    from edgegc.model.message import LighthouseSet, NodeCreate, NodeUpdate, Routes
     from edgegc.model.node import Node
 
 __all__ = [
@@ -59,7 +60,7 @@ async def create(control: Control, caller: Caller, cluster_id: str | None, reque
     token = mint(NODE, node_id)
     token_digest = control.vault.token_digest(token)
 
-    def job(write: Write) -> tuple[Node, Cluster, tuple[Signer, ...] | None]:
+    def job(write: Write) -> NodeView:
         cluster = _cluster(write.connection, found)
         wanted = node_creation.Wanted(
             name=request.name,
@@ -72,11 +73,10 @@ async def create(control: Control, caller: Caller, cluster_id: str | None, reque
         )
         node = node_creation.create(write, cluster, wanted, node_id=node_id, token_digest=token_digest)
         write.audit("node.create", node.id)
-        uploaded = cluster.mode == "uploaded"
-        return node, cluster, authorities.signers(write.connection, cluster.id) if uploaded else None
+        (view,) = new_node_views(write.connection, cluster, [(node, token)])
+        return view
 
-    node, cluster, signers = await control.write(caller, job)
-    return node_view(control, node, network_cidr=cluster.network_cidr, token=token, signers=signers)
+    return await control.write(caller, lambda write: once(write, NodeView, job))
 
 
 async def get(control: Control, caller: Caller, node_id: str) -> NodeView:

@@ -9,10 +9,11 @@ from msgspec import UNSET
 
 from edgegc.control import cluster_deletion
 from edgegc.control.callers import operator_only
+from edgegc.control.repetition import once
 from edgegc.control.views import tenant_view
 from edgegc.control.write import new_id
 from edgegc.errors import Conflict, NotFound
-from edgegc.model.message import TenantList
+from edgegc.model.message import TenantList, TenantView
 from edgegc.model.tenant import Tenant
 from edgegc.store import clusters, tenants
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from edgegc.control.control import Control
     from edgegc.control.write import Write
     from edgegc.model.credential import Caller
-    from edgegc.model.message import TenantCreate, TenantUpdate, TenantView
+    from edgegc.model.message import TenantCreate, TenantUpdate
 
 MOST_NAMES = 5
 """Clusters that a refusal names."""
@@ -32,14 +33,14 @@ async def create(control: Control, caller: Caller, request: TenantCreate) -> Ten
     """Make a tenant. Conflict when the name is taken."""
     operator_only(caller)
 
-    def job(write: Write) -> Tenant:
+    def job(write: Write) -> TenantView:
         _check_name(write.connection, request.name)
         tenant = Tenant(id=new_id(), name=request.name, created_at=write.now)
         tenants.insert(write.connection, tenant)
         write.audit("tenant.create", tenant.id)
-        return tenant
+        return tenant_view(tenant)
 
-    return tenant_view(await control.write(caller, job))
+    return await control.write(caller, lambda write: once(write, TenantView, job))
 
 
 async def list_(control: Control, caller: Caller) -> TenantList:

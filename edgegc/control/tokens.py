@@ -9,6 +9,7 @@ from msgspec import UNSET
 
 from edgegc.control.callers import operator_only
 from edgegc.control.credentials import TOKEN, mint
+from edgegc.control.repetition import once
 from edgegc.control.write import new_id
 from edgegc.errors import Invalid, NotFound
 from edgegc.model.credential import ApiToken
@@ -32,7 +33,7 @@ async def create(control: Control, caller: Caller, request: ApiTokenCreate) -> A
     operator_only(caller)
     scopes = tuple(dict.fromkeys(request.scopes))
 
-    def job(write: Write) -> ApiToken:
+    def job(write: Write) -> ApiTokenView:
         for scope in scopes:
             _check_scope(write.connection, scope)
         token = ApiToken(
@@ -46,12 +47,12 @@ async def create(control: Control, caller: Caller, request: ApiTokenCreate) -> A
         api_tokens.insert(write.connection, token, digest=digest)
         write.emit(TokenChanged(token_id=token.id, digest=digest, scopes=scopes, expires_at=token.expires_at))
         write.audit("api_token.create", token.id)
-        return token
+        return _view(token, last_used_at=None, text=text)
 
     token_id = new_id()
     text = mint(TOKEN, token_id)
     digest = control.vault.token_digest(text)
-    return _view(await control.write(caller, job), last_used_at=None, text=text)
+    return await control.write(caller, lambda write: once(write, ApiTokenView, job))
 
 
 async def list_(control: Control, caller: Caller) -> ApiTokenList:

@@ -1,12 +1,14 @@
-"""From stored nodes and clusters, with what is known in memory, to the bodies that callers see. Reads no rows."""
+"""From stored nodes and clusters, with what is known in memory, to the bodies that callers see."""
 
 from __future__ import annotations
 
 import base64
 from typing import TYPE_CHECKING
 
+import msgspec
 from msgspec import UNSET
 
+from edgegc.control.presence import Presence
 from edgegc.model.cluster import rotation_phase
 from edgegc.model.message import (
     BundleView,
@@ -18,8 +20,11 @@ from edgegc.model.message import (
     TenantView,
     rfc3339,
 )
+from edgegc.model.version import effective_version
+from edgegc.store import authorities, clusters, nodes
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Sequence
     from datetime import datetime
 
@@ -27,7 +32,7 @@ if TYPE_CHECKING:
     from edgegc.model.bundle import UploadedBundle
     from edgegc.model.cluster import Authority, Cluster, Signer
     from edgegc.model.credential import EnrolmentKey
-    from edgegc.model.node import Node
+    from edgegc.model.node import Node, State
     from edgegc.model.tenant import Tenant
 
 
@@ -65,19 +70,46 @@ def cluster_view(cluster: Cluster, authorities: Sequence[Authority]) -> ClusterV
     )
 
 
-def node_view(
-    control: Control,
-    node: Node,
-    *,
-    network_cidr: str,
-    token: str | None = None,
-    signers: Sequence[Signer] | None = None,
-) -> NodeView:
-    """Return a node as callers see it: its row, its effective version, and what it last said of itself.
+def node_view(control: Control, node: Node, *, network_cidr: str) -> NodeView:
+    """Return a node as callers see it: its row, its effective version, and what it last said of itself."""
+    return _node_view(
+        node,
+        control.fleet.presence(node.id),
+        network_cidr=network_cidr,
+        version=control.roll.effective(node.id),
+        state=control.fleet.state_of(node.id),
+    )
 
-    ``token`` and ``signers`` are for the answer that made it.
+
+def new_node_views(
+    connection: sqlite3.Connection, cluster: Cluster, made: Sequence[tuple[Node, str]]
+) -> tuple[NodeView, ...]:
+    """Return nodes that are being made in this write, as callers see them once it is committed: each with its token and,
+    in an uploaded cluster, with the signers that the machine has to know.
     """
-    presence = control.fleet.presence(node.id)
+    wide_version = clusters.wide_version(connection, cluster.id) or 0
+    entries = {
+        entry.node_id: entry for entry in nodes.roll_entries(connection, [node.id for node, _ in made])
+    }
+    uploaded = cluster.mode == "uploaded"
+    signers = signer_texts(authorities.signers(connection, cluster.id)) if uploaded else UNSET
+    views = []
+    for node, token in made:
+        entry = entries[node.id]
+        view = _node_view(
+            node,
+            Presence(),
+            network_cidr=cluster.network_cidr,
+            version=effective_version(
+                own_version=entry.own_version, wide_version=wide_version, has_bundle=entry.has_bundle
+            ),
+            state="offline",
+        )
+        views.append(msgspec.structs.replace(view, node_token=token, signers=signers))
+    return tuple(views)
+
+
+def _node_view(node: Node, presence: Presence, *, network_cidr: str, version: int, state: State) -> NodeView:
     return NodeView(
         id=node.id,
         name=node.name,
@@ -90,9 +122,9 @@ def node_view(
         is_relay=node.is_relay,
         public_addresses=node.public_addresses,
         routes=node.routes,
-        version=control.roll.effective(node.id),
+        version=version,
         applied_version=presence.applied_version,
-        state=control.fleet.state_of(node.id),
+        state=state,
         error=presence.error,
         nebula_version=presence.nebula_version,
         enrolled_at=_time(node.enrolled_at),
@@ -104,8 +136,6 @@ def node_view(
         ),
         created_at=rfc3339(node.created_at),
         updated_at=rfc3339(node.updated_at),
-        node_token=UNSET if token is None else token,
-        signers=UNSET if signers is None else signer_texts(signers),
     )
 
 

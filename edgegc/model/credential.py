@@ -32,6 +32,17 @@ class ApiToken(msgspec.Struct, frozen=True, kw_only=True):
     created_at: int
 
 
+class Repeatable(msgspec.Struct, frozen=True, kw_only=True):
+    """A request that its sender may send again, not knowing whether it arrived. ``scope`` is method and path.
+
+    ``key`` is what the sender calls it (``Idempotency-Key``), ``body_digest`` the SHA-256 of what it asks for.
+    """
+
+    key: str
+    scope: str
+    body_digest: bytes
+
+
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
     """Who is asking: the outcome of authentication.
 
@@ -49,6 +60,8 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     source: str = ""
     """Where the request came from: an IP address or ``socket``."""
     request_id: str = ""
+    repeatable: Repeatable | None = None
+    """Set where the request carried an ``Idempotency-Key``."""
 
 
 def cluster_of_scope(scope: str) -> str | None:

@@ -83,9 +83,18 @@ def _uploaded_bundles(connection: sqlite3.Connection) -> None:
         connection.execute(statement)
 
 
+def _keep_answers(connection: sqlite3.Connection) -> None:
+    connection.execute(
+        "CREATE TABLE kept_answers (number INTEGER PRIMARY KEY, digest BLOB NOT NULL UNIQUE,"
+        " body_digest BLOB NOT NULL, answer BLOB NOT NULL, expires_at INTEGER NOT NULL) STRICT"
+    )
+    connection.execute("CREATE INDEX kept_answers_expired ON kept_answers (expires_at)")
+
+
 MIGRATIONS: tuple[Migration, ...] = (
     Migration("authorities and signers know their versions", _note_rotation),
     Migration("uploaded bundles", _uploaded_bundles),
+    Migration("answers to repeated requests are kept", _keep_answers),
 )
 
 

@@ -220,6 +220,17 @@ CREATE TABLE audit (
 ) STRICT;
 CREATE INDEX audit_at ON audit (at);
 
+-- Answers to requests that create something and carried an Idempotency-Key. Only keyed digests of who asked for what;
+-- the answer is sealed with a key that nobody has who has not the Idempotency-Key too.
+CREATE TABLE kept_answers (
+    number       INTEGER PRIMARY KEY,
+    digest       BLOB NOT NULL UNIQUE,
+    body_digest  BLOB NOT NULL,
+    answer       BLOB NOT NULL,
+    expires_at   INTEGER NOT NULL
+) STRICT;
+CREATE INDEX kept_answers_expired ON kept_answers (expires_at);
+
 -- Single values: the renderer's revision, the newest persisted time, the box's identity.
 CREATE TABLE meta (
     key    TEXT PRIMARY KEY,

@@ -55,16 +55,22 @@ class Vault:
 
     def unseal(self, purpose: str, box: bytes, *, context: str) -> bytes:
         """Return what was sealed. Raises Error (internal) for another master key, or a box that was altered."""
-        nonce, sealed = box[1 : 1 + _NONCE_BYTES], box[1 + _NONCE_BYTES :]
-        try:
-            if box[:1] != _FORMAT or len(nonce) != _NONCE_BYTES:
-                raise InvalidTag
-            return self._cipher(purpose).decrypt(nonce, sealed, context.encode())
-        except InvalidTag:
-            raise errors.Error(
-                f"a stored secret ({purpose}) can't be opened: {MASTER_KEY_FILE} is not the one it was sealed with, "
-                "or the database was altered"
-            ) from None
+        return self._open(self._cipher(purpose), purpose, box, context)
+
+    def seal_for(self, secret: str, purpose: str, plaintext: bytes, *, context: str) -> bytes:
+        """Encrypt as :meth:`seal`, but so that opening also takes ``secret``, which is stored nowhere."""
+        nonce = secrets.token_bytes(_NONCE_BYTES)
+        cipher = ChaCha20Poly1305(self._derive(f"seal {purpose}", salt=secret.encode()))
+        return _FORMAT + nonce + cipher.encrypt(nonce, plaintext, context.encode())
+
+    def unseal_for(self, secret: str, purpose: str, box: bytes, *, context: str) -> bytes:
+        """Return what :meth:`seal_for` sealed. Raises Error (internal) as :meth:`unseal` does."""
+        cipher = ChaCha20Poly1305(self._derive(f"seal {purpose}", salt=secret.encode()))
+        return self._open(cipher, purpose, box, context)
+
+    def digest(self, purpose: str, text: str) -> bytes:
+        """Return an HMAC-SHA256 by which a text is found again without being stored."""
+        return hmac.digest(self._derive(f"digest {purpose}"), text.encode(), hashlib.sha256)
 
     def token_digest(self, token: str) -> bytes:
         """Return the HMAC-SHA256 that is stored instead of a token; compare with ``hmac.compare_digest``."""
@@ -81,9 +87,21 @@ class Vault:
             cipher = self._ciphers[purpose] = ChaCha20Poly1305(self._derive(f"seal {purpose}"))
         return cipher
 
-    def _derive(self, use: str) -> bytes:
-        # No salt: the master key is uniformly random, HKDF only separates the uses (RFC 5869, 3.1).
-        return HKDF(SHA256(), _KEY_BYTES, salt=None, info=f"edgegc v1 {use}".encode()).derive(self._master)
+    def _open(self, cipher: ChaCha20Poly1305, purpose: str, box: bytes, context: str) -> bytes:
+        nonce, sealed = box[1 : 1 + _NONCE_BYTES], box[1 + _NONCE_BYTES :]
+        try:
+            if box[:1] != _FORMAT or len(nonce) != _NONCE_BYTES:
+                raise InvalidTag
+            return cipher.decrypt(nonce, sealed, context.encode())
+        except InvalidTag:
+            raise errors.Error(
+                f"a stored secret ({purpose}) can't be opened: {MASTER_KEY_FILE} is not the one it was sealed with, "
+                "or the database was altered"
+            ) from None
+
+    def _derive(self, use: str, *, salt: bytes | None = None) -> bytes:
+        # No salt as a rule: the master key is uniformly random, HKDF only separates the uses (RFC 5869, 3.1).
+        return HKDF(SHA256(), _KEY_BYTES, salt=salt, info=f"edgegc v1 {use}".encode()).derive(self._master)
 
 
 def open_vault(directory: Path) -> Vault:

@@ -9,6 +9,7 @@ import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
 from edgegc.control import (
@@ -17,13 +18,16 @@ from edgegc.control import (
     certificates,
     enrolment,
     fleet,
+    housekeeping,
     node_batches,
     node_lists,
     nodes,
     policies,
+    tenants,
     topology,
 )
 from edgegc.model import message
+from edgegc.model.credential import Repeatable
 from tests.control_plane import OPERATOR, Plane, control_plane, new_public_key
 
 if TYPE_CHECKING:
@@ -180,3 +184,14 @@ async def test_a_page_of_the_audit_log_reads_only_that_page() -> None:
         await no_scans(plane, statements)
         steps = [step for found in (await plans(plane, statements)).values() for step in found]
         assert "USE TEMP B-TREE FOR ORDER BY" not in steps
+
+
+async def test_a_repeated_request_and_its_trimming_read_no_whole_table() -> None:
+    async with control_plane() as plane:
+        asked = Repeatable(key="key", scope="POST /api/v1/tenants", body_digest=b"")
+        caller = msgspec.structs.replace(OPERATOR, repeatable=asked)
+        with recorded(plane) as statements:
+            for _ in range(2):
+                await tenants.create(plane.control, caller, message.TenantCreate(name="a"))
+            await housekeeping.trim(plane.control)
+        await no_scans(plane, statements)
