@@ -186,6 +186,8 @@ class _Daemon:
         self._signals = signals
         self._crash: str | None = None
         self._supervisor = Supervisor(control)
+        self._tls = settings.tls
+        """As it is in force: SIGHUP may bring other files."""
 
     async def run(
         self, *, ready: Callable[[], None] | None, task_status: trio.TaskStatus[tuple[str, ...]]
@@ -209,11 +211,8 @@ class _Daemon:
                 await root.start(self._restarting, "housekeeping", partial(housekeeping.run, control))
                 await root.start(self._restarting, "sampler", partial(sampler.run, control))
                 await root.start(self._essential, "api", serve)
-                if self._settings.tls.mode == "files" and self._door.context is not None:
-                    certificate, key = self._settings.tls.certificate, self._settings.tls.key
-                    assert certificate is not None
-                    assert key is not None
-                    follow = partial(tls_files.follow, self._door.context, certificate, key)
+                if self._tls.mode == "files" and self._door.context is not None:
+                    follow = partial(tls_files.follow, self._door.context, self._tls_files)
                     await root.start(self._restarting, "tls", follow)
                 root.start_soon(systemd.watchdog)
                 urls = tuple(listener.url for listener in self._door.listeners)
@@ -239,6 +238,13 @@ class _Daemon:
         logger.info(
             "edgegc has ended; lighthouses were %s", "ended" if self._ends_lighthouses else "left running"
         )
+
+    def _tls_files(self) -> tuple[Path, Path]:
+        """Return where certificate and key are now."""
+        certificate, key = self._tls.certificate, self._tls.key
+        if certificate is None or key is None:
+            raise AssertionError("files were loaded that have no path")
+        return certificate, key
 
     async def _end_lighthouses(self) -> None:
         with trio.move_on_after(STOP_LIGHTHOUSES_S) as ending:
@@ -296,6 +302,7 @@ class _Daemon:
             new = self._reload() if self._reload is not None else self._settings
             if self._door.context is not None and new.tls.mode == "files":
                 tls.reload(self._door.context, tls.from_files(new.tls.certificate, new.tls.key))
+                self._tls = new.tls
         except errors.Error as error:
             logger.error("SIGHUP: the settings were not taken over: %s", error.message)
             return

@@ -23,6 +23,8 @@ TABLE_ENTRIES: Final = 10_000
 MINUTE_S: Final = 60
 TEN_MINUTES_S: Final = 600
 HOUR_S: Final = 3600
+ROUNDING_S: Final = 1e-9
+"""What sums of floats may be off by."""
 IPV6_PREFIX: Final = 64
 """What one customer has at least: single IPv6 addresses cost nothing."""
 
@@ -42,15 +44,15 @@ class Buckets:
 
     def take(self, key: str, now: float) -> float:
         """Take one, and return 0; or take none, and return the seconds until there is one."""
-        full_at = max(self._full_at.pop(key, now), now) + 1 / self._rate
-        # One more may be asked for while what is missing is less than a whole bucket.
-        wait_s = full_at - now - self._burst / self._rate
-        if wait_s > 1e-9:
-            full_at -= 1 / self._rate
-        self._full_at[key] = full_at
+        before = max(self._full_at.pop(key, now), now)
+        after = before + 1 / self._rate
+        # There is one to take while not more than a whole bucket would be missing.
+        wait_s = after - now - self._burst / self._rate
+        allowed = wait_s <= ROUNDING_S
+        self._full_at[key] = after if allowed else before
         if len(self._full_at) > self._capacity:
             self._full_at.popitem(last=False)
-        return max(0.0, wait_s) if wait_s > 1e-9 else 0.0
+        return 0.0 if allowed else wait_s
 
 
 class _Failures:

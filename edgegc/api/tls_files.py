@@ -17,36 +17,38 @@ from edgegc.watch import open_watcher
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Callable
     from pathlib import Path
+
+    from edgegc.watch import Watcher
 
 LOOK_S: Final = 60.0
 """How long a change that nobody told of may go unnoticed."""
 
 logger = logging.getLogger(__name__)
 
-_State = tuple[tuple[int, int, int], ...]
+_State = tuple[tuple[str, int, int, int], ...]
 
 
 async def follow(
     context: ssl.SSLContext,
-    certificate: Path,
-    key: Path,
+    files: Callable[[], tuple[Path, Path]],
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Load both files into the context whenever one has changed and they fit each other. Never returns.
+    """Load certificate and key into the context whenever one of their files has changed and they fit. Never returns.
 
-    Half of a pair is not taken: the context keeps what it has until the other half is there.
+    ``files`` says where they are, each time it is looked. Half of a pair is not taken: the context keeps what it has
+    until the other half is there.
     """
-    # Where the files are, and where their links lead: either may be what is replaced.
-    directories = {path.parent for file in (certificate, key) for path in (file, file.resolve())}
-    with open_watcher(*directories) as watcher:
-        loaded = _state(certificate, key)
+    with open_watcher() as watcher:
+        loaded = _look(watcher, *files())
         task_status.started()
         while True:
             with trio.move_on_after(LOOK_S):
                 await watcher.changed()
-            found = _state(certificate, key)
+            certificate, key = files()
+            found = _look(watcher, certificate, key)
             if found == loaded:
                 continue
             loaded = found
@@ -58,12 +60,16 @@ async def follow(
                 logger.info("the TLS files have changed and are in force")
 
 
-def _state(*files: Path) -> _State:
+def _look(watcher: Watcher, *files: Path) -> _State:
+    """Return what tells one state of the files from another, and watch where they are and where their links lead."""
     found = []
     for file in files:
         try:
             status = file.stat()
-            found.append((status.st_ino, status.st_mtime_ns, status.st_size))
+            watcher.add(file.parent)
+            watcher.add(file.resolve().parent)
         except OSError:
-            found.append((0, 0, 0))
+            found.append((str(file), 0, 0, 0))
+        else:
+            found.append((str(file), status.st_ino, status.st_mtime_ns, status.st_size))
     return tuple(found)

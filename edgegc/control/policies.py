@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from edgegc.control import node_changes, policy_rules
+from edgegc.control import modes, node_changes, policy_rules
 from edgegc.control.permissions import cluster_of
 from edgegc.control.versions import bump_nodes
-from edgegc.errors import Conflict, NotFound
+from edgegc.errors import NotFound
 from edgegc.model import message
 from edgegc.nebula import certificate as codec
 from edgegc.nebula import config
@@ -103,8 +103,7 @@ def _cluster(connection: sqlite3.Connection, cluster_id: str) -> Cluster:
     cluster = clusters.get(connection, cluster_id)
     if cluster is None:
         raise NotFound("no such cluster")
-    if cluster.mode == "uploaded":
-        raise Conflict("the cluster is in uploaded mode: its bundles bring their own firewall")
+    modes.managed_only(cluster, "firewall policy")
     return cluster
 
 

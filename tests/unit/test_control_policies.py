@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from edgegc.control import bundles, policies, policy_rules, polls
 from edgegc.control.held_polls import SPREAD_FROM
-from edgegc.errors import Forbidden, Invalid, NotFound
+from edgegc.errors import Conflict, Forbidden, Invalid, NotFound
 from edgegc.model import message
 from edgegc.model.policy import ANY_TO_ANY
 from edgegc.nebula import bundle, certificate
@@ -166,6 +166,15 @@ async def test_a_member_may_not_see_the_policy_and_a_reader_not_change_it() -> N
                 await call(plane.control, admin, other, policy(SSH))
             with pytest.raises(Forbidden):
                 await call(plane.control, member, None, policy(SSH))
+
+
+async def test_an_uploaded_cluster_has_no_policy() -> None:
+    async with control_plane(cluster={"mode": "uploaded"}) as plane:
+        with pytest.raises(Conflict, match=r"^firewall policy: "):
+            await policies.get(plane.control, OPERATOR, plane.cluster_id)
+        for call in (policies.put, policies.preview):
+            with pytest.raises(Conflict, match=r"^firewall policy: "):
+                await call(plane.control, OPERATOR, plane.cluster_id, policy(SSH))
 
 
 @pytest.mark.parametrize(
