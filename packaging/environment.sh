@@ -81,3 +81,24 @@ install_project() {
 
 # find_program NAME: also where a plain user's PATH does not look.
 find_program() { PATH="$PATH:/usr/sbin:/sbin:/usr/local/sbin:/usr/local/bin" type -P "$1" >/dev/null; }  # no builtin counts
+
+# install_promtool: promtool is in PATH or in .venv/bin. Taken out of its package: installing that starts a server.
+install_promtool() {
+    find_program promtool && return
+    [ -x "$venv/bin/promtool" ] && return
+    command -v apt-get >/dev/null || return 1
+    say "taking promtool out of the package prometheus"
+    local scratch done=1
+    scratch=$(mktemp -d)
+    if (
+        cd "$scratch" || exit 1
+        apt-get download -o APT::Sandbox::User=root prometheus || { may_apt && apt-get update && apt-get download -o APT::Sandbox::User=root prometheus; } || exit 1
+        dpkg-deb -x prometheus_*.deb unpacked
+    ) >"$scratch/log" 2>&1; then
+        mv "$scratch/unpacked/usr/bin/promtool" "$venv/bin/promtool" && done=0
+    else
+        tail -n 20 "$scratch/log" >&2
+    fi
+    rm -rf "$scratch"
+    return "$done"
+}
