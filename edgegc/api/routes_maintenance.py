@@ -81,6 +81,18 @@ def add(app: Application) -> None:
         caller = await app.caller()
         return codec.reply(await maintenance.compact(control, caller))
 
+    @app.post("/api/v1/maintenance/clock")
+    @describe(
+        "Trust the box's clock although changes were made at later times",
+        gives={200: message.Maintained},
+        refuses=(409,),
+        says="For a clock that was ahead, and is right now: nothing is signed until it is past the newest change, or "
+        "this is said. What was signed then is signed again.",
+    )
+    async def accept_clock() -> Response:
+        caller = await app.caller()
+        return codec.reply(await maintenance.accept_clock(control, caller))
+
     @app.post("/api/v1/maintenance/verify")
     @describe(
         "Check the database's integrity",

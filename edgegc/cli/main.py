@@ -36,6 +36,7 @@ COMMANDS = {
     "restore": ("edgegc.cli.restore:restore", "Make a data directory from a backup."),
     "verify": ("edgegc.cli.maintain:verify", "Check a backup, or this box's database."),
     "compact": ("edgegc.cli.maintain:compact", "Give back what deleted rows left free."),
+    "clock": ("edgegc.cli.clock:clock", "Whether the box trusts its clock, and how to say that it may."),
     "service": ("edgegc.cli.service:service", "systemd units."),
     "settings": ("edgegc.cli.settings:settings", "The server's settings."),
     "completion": ("edgegc.cli.completion:completion", "Completion for a shell."),

@@ -109,7 +109,7 @@ async def renew_certificates(control: Control) -> float | None:
             break
         # Nothing is renewed by a clock that can't be trusted; every certificate stays due.
         await control.write(system_caller(), lambda write: _renew(write, now))
-    at = await control.database.read(certificates.next_renewal)
+    at = await control.database.read(lambda connection: certificates.next_renewal(connection, now))
     return None if at is None else float(max(at - control.clock.now(), 1))
 
 

@@ -6,14 +6,20 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from edgegc.control import wallclock
 from edgegc.control.callers import operator_only
 from edgegc.model.message import BackupList, Maintained
+from edgegc.store import authorities, certificates
 
 if TYPE_CHECKING:
     from edgegc.control.control import Control
+    from edgegc.control.write import Write
     from edgegc.model.credential import Caller
     from edgegc.model.message import BackupView
     from edgegc.store.backups import Copy
+
+LONGEST_GRACE_S = 86_400
+"""No cluster lets a replaced certificate live on for longer."""
 
 SHOWN_FAULTS = 10
 """Of a damaged database more of them say nothing new."""
@@ -65,6 +71,39 @@ async def compact(control: Control, caller: Caller) -> Maintained:
         duration_ms=_since(started),
         detail=f"the database has {done.after} bytes, it had {done.before}",
     )
+
+
+async def accept_clock(control: Control, caller: Caller) -> Maintained:
+    """Trust the clock although the newest changes were made at later times: it was ahead then, and is right now.
+
+    Certificates from then are signed again. Conflict where the clock lies before this edgegc was built.
+    """
+    operator_only(caller)
+    started = trio.current_time()
+
+    def job(write: Write) -> str:
+        wrong = wallclock.accept(write.connection, write.now)
+        if wrong is None:
+            return "the clock was trusted already; nothing was changed"
+        again = certificates.due_from_the_future(
+            write.connection, now=write.now, latest_blocklist_at=write.now + LONGEST_GRACE_S
+        )
+        made_then = authorities.from_the_future(write.connection, now=write.now)
+        write.audit("clock.accept", None)
+        detail = (
+            f"the clock is trusted; {again} certificates made by the clock that was ahead are signed again"
+        )
+        if made_then:
+            # Whatever such a CA signs is valid only when its own time has come.
+            detail += (
+                f"; these clusters have a CA that is not valid yet, replace it with 'edgegc cluster rotate-ca': "
+                f"{', '.join(made_then)}"
+            )
+        return detail
+
+    detail = await control.write(caller, job)
+    control.health.set("clock")
+    return Maintained(ok=True, duration_ms=_since(started), detail=detail)
 
 
 async def verify(control: Control, caller: Caller) -> Maintained:

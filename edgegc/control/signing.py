@@ -144,7 +144,9 @@ def renew_at(*, issued_at: int, not_after: int, subject: str) -> int:
 
 
 def worth_renewing(certificate: Certificate, cluster: Cluster, authority: Authority, *, now: int) -> bool:
-    """Whether signing again now would move a certificate's end by enough."""
+    """Whether signing again now would move a certificate's end by enough, or it was made by a clock that was ahead."""
+    if certificate.issued_at > now:
+        return True
     not_after = min(now + cluster.certificate_lifetime_s, authority.not_after)
     return not_after - certificate.not_after >= cluster.certificate_lifetime_s * WORTHWHILE_GAIN
 

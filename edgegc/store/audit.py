@@ -50,10 +50,21 @@ def page(connection: sqlite3.Connection, *, before: int | None, limit: int) -> l
     return [Row(*row) for row in rows]
 
 
-def newest_at(connection: sqlite3.Connection) -> int | None:
-    """Return the newest time that any write was made, in Unix seconds: the newest time the store knows."""
-    (at,) = connection.execute("SELECT MAX(at) FROM audit").fetchone()
-    return None if at is None else int(at)
+def newest_at(connection: sqlite3.Connection, *, above: int = 0, after: int = 0) -> int | None:
+    """Return the newest time that any write was made, in Unix seconds: the newest time the store knows.
+
+    Of times later than ``above`` and of the writes after the row ``after`` only; None where there is none.
+    """
+    row = connection.execute(
+        "SELECT at FROM audit WHERE at > ? AND id > ? ORDER BY at DESC LIMIT 1", (above, after)
+    ).fetchone()
+    return None if row is None else int(row[0])
+
+
+def newest_id(connection: sqlite3.Connection) -> int:
+    """Return the number of the newest row, 0 where there is none."""
+    (newest,) = connection.execute("SELECT COALESCE(MAX(id), 0) FROM audit").fetchone()
+    return int(newest)
 
 
 def trim(connection: sqlite3.Connection, *, before: int, keep: int, limit: int) -> int:

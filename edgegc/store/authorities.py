@@ -78,6 +78,16 @@ def former_signer(connection: sqlite3.Connection, cluster_id: str) -> tuple[Sign
     return None if row is None else (_signer(row), row[-1])
 
 
+def from_the_future(connection: sqlite3.Connection, *, now: int) -> tuple[str, ...]:
+    """Return the names of the clusters with an authority that was made later than ``now``."""
+    rows = connection.execute(
+        "SELECT DISTINCT cl.name FROM authorities a JOIN clusters cl ON cl.id = a.cluster_id"
+        " WHERE a.created_at > ? ORDER BY cl.name",
+        (now,),
+    )
+    return tuple(name for (name,) in rows)
+
+
 def turn(connection: sqlite3.Connection, cluster_id: str, *, version: int) -> None:
     """Let the next authority and the next signer sign; the ones that did stay trusted."""
     # In this order: there is never more than one that signs.

@@ -17,6 +17,11 @@ COLUMNS = (
     " not_before, not_after, renew_at, blocklist_at, superseded_in"
 )
 
+_CAN_BE_SIGNED = (
+    "EXISTS (SELECT 1 FROM authorities a"
+    " WHERE a.cluster_id = c.cluster_id AND a.phase = 'active' AND a.not_after > ?1)"
+)
+
 
 def insert(connection: sqlite3.Connection, certificate: Certificate) -> None:
     """Add a certificate."""
@@ -71,21 +76,44 @@ def no_renewal(connection: sqlite3.Connection, certificate_id: str) -> None:
 
 
 def renewal_due(connection: sqlite3.Connection, now: int, *, limit: int) -> tuple[Certificate, ...]:
-    """Return the current certificates whose renewal is due, longest due first."""
+    """Return the current certificates whose renewal is due, longest due first.
+
+    Those of a cluster whose authority has ended stay due: perhaps it is only the clock that says so.
+    """
     rows = connection.execute(
-        f"SELECT {COLUMNS} FROM certificates"
-        " WHERE state = 'current' AND renew_at IS NOT NULL AND renew_at <= ? ORDER BY renew_at LIMIT ?",
+        f"SELECT {COLUMNS} FROM certificates c"
+        " WHERE state = 'current' AND renew_at IS NOT NULL AND renew_at <= ?1"
+        f" AND {_CAN_BE_SIGNED} ORDER BY renew_at LIMIT ?2",
         (now, limit),
     )
     return tuple(from_row(row) for row in rows)
 
 
-def next_renewal(connection: sqlite3.Connection) -> int | None:
+def due_from_the_future(connection: sqlite3.Connection, *, now: int, latest_blocklist_at: int) -> int:
+    """Let what was signed later than ``now`` be signed again, and nothing wait longer for the blocklist than may be.
+
+    What was found not worth a renewal is looked at again, too.
+
+    Returns how many current certificates are concerned.
+    """
+    connection.execute(
+        "UPDATE certificates SET blocklist_at = ?1 WHERE state = 'superseded' AND blocklist_at > ?2",
+        (now, latest_blocklist_at),
+    )
+    return connection.execute(
+        "UPDATE certificates SET renew_at = ?1 WHERE state = 'current' AND (issued_at > ?1 OR renew_at IS NULL)",
+        (now,),
+    ).rowcount
+
+
+def next_renewal(connection: sqlite3.Connection, now: int) -> int | None:
     """Return when the next renewal is due, or None where none is."""
-    (at,) = connection.execute(
-        "SELECT MIN(renew_at) FROM certificates WHERE state = 'current' AND renew_at IS NOT NULL"
+    row = connection.execute(
+        "SELECT renew_at FROM certificates c WHERE state = 'current' AND renew_at IS NOT NULL"
+        f" AND {_CAN_BE_SIGNED} ORDER BY renew_at LIMIT 1",
+        (now,),
     ).fetchone()
-    return None if at is None else int(at)
+    return None if row is None else int(row[0])
 
 
 def blocklist_due(connection: sqlite3.Connection, now: int) -> tuple[Certificate, ...]:

@@ -69,6 +69,20 @@ async def test_a_renewal_that_gains_too_little_is_not_made_and_not_tried_again()
         assert due == [(None,)]
 
 
+async def test_an_authority_that_has_ended_keeps_nobody_else_s_certificates_from_being_renewed() -> None:
+    async with control_plane() as plane:
+        old = await plane.add_node("old")
+        plane.clock.at += 10 * 365 * DAY + 1
+        cluster = await plane.add_cluster("other")
+        young = await plane.add_node("young", cluster_id=cluster.id)
+        plane.clock.at += LIFETIME * 3 // 4
+        wait_s = await housekeeping.renew_certificates(plane.control)
+        assert wait_s is not None
+        assert wait_s > DAY
+        assert (await plane.node(old.id)).certificate == old.certificate
+        assert (await plane.node(young.id)).certificate != young.certificate
+
+
 async def test_a_certificate_of_a_minute_is_renewed_in_time() -> None:
     async with control_plane(cluster={"certificate_lifetime_s": 60}) as plane:
         node = await plane.add_node("a")
