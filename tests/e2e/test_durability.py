@@ -137,6 +137,7 @@ async def serving(program: tuple[str, ...], tmp_path: Path) -> AsyncIterator[Ser
 async def test_every_node_acknowledged_around_kill_9_is_there_once(
     serving: Serving, creates: int, kills: int
 ) -> None:
+    """NO_ACK_LOST: what was answered is there after any crash, once."""
     await serving.start()
     _, token = await make_cluster(serving)
     names = iter([f"node-{number}" for number in range(creates)])

@@ -189,6 +189,7 @@ def may(who: str, rule: str, method: str, kind: str) -> bool:
 
 
 async def test_every_endpoint_refuses_everybody_who_may_not_and_changes_nothing(tmp_path: Path) -> None:
+    """TENANT_ISOLATION, and who may what."""
     every = await operations()
     assert len(every) > 50
     settings = box_settings(tmp_path / "data", limits={"enabled": False})

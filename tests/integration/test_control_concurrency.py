@@ -30,6 +30,7 @@ async def threaded_plane(directory: Path, **cluster: object) -> AsyncIterator[Pl
 
 
 async def test_a_key_with_n_uses_makes_exactly_n_nodes(tmp_path: Path) -> None:
+    """KEY_USES, under concurrency."""
     uses, askers = 17, 60
     async with threaded_plane(tmp_path) as plane:
         caller = await plane.key(uses=uses)
@@ -76,6 +77,7 @@ async def test_the_same_enrolment_many_times_at_once_makes_one_node(tmp_path: Pa
 
 
 async def test_no_two_nodes_ever_share_an_address_and_a_full_network_says_so(tmp_path: Path) -> None:
+    """ADDRESS_UNIQUE, under concurrency."""
     async with threaded_plane(tmp_path, network_cidr="10.42.0.0/26") as plane:
         made: list[message.NodeView] = []
         full = 0
@@ -172,6 +174,7 @@ async def test_a_bundle_is_never_older_than_the_version_that_was_announced(tmp_p
 
 
 async def test_tenants_never_see_one_another_while_both_change(tmp_path: Path) -> None:
+    """TENANT_ISOLATION, under concurrency."""
     async with threaded_plane(tmp_path) as plane:
         other = await plane.add_cluster("other")
         admins = {

@@ -1,4 +1,4 @@
-"""The scope rule, under any sequence of writes: a node's effective version moves iff its rendered bundle changes.
+"""SCOPE, under any sequence of writes: a node's effective version moves iff its rendered bundle changes.
 
 "Rendered bundle" is all of it but the version in its manifest. A cluster-wide bump may also move nodes whose own bundle
 stays the same (a relay does not list other relays), but only when something that bundles are made from has changed.
