@@ -91,7 +91,7 @@ def _verify_file(common: Common, file: Path) -> Maintained:
     except BadBackup as error:
         return Maintained(ok=False, duration_ms=_since(started), detail=error.message)
     nodes = sum(each.nodes for each in facts.clusters)
-    what = f"{len(facts.clusters)} clusters, {nodes} nodes"
+    what = f"{_count(len(facts.clusters), 'cluster')}, {_count(nodes, 'node')}"
     if unpacked.manifest is not None:
         what = f"as of {cell(unpacked.manifest.created_at)} UTC, {what}"
     if not any(name.endswith("master.key") for name in unpacked.small):
@@ -144,6 +144,10 @@ def _compact_stopped(common: Common) -> Maintained:
         return f"the database has {done.after} bytes, it had {done.before}"
 
     return Maintained(ok=True, detail=trio.run(main), duration_ms=_since(started))
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _since(started: float) -> float:

@@ -25,7 +25,7 @@ def bar(common: Common, what: str, total: int | None) -> Iterator[Callable[[int]
     if common.quiet or common.json or not sys.stderr.isatty():
         yield lambda _: None
         return
-    shown = _Bar(what, total)
+    shown = _Bar(what, total, plain=common.no_color)
     try:
         yield shown.advance
     finally:
@@ -33,9 +33,10 @@ def bar(common: Common, what: str, total: int | None) -> Iterator[Callable[[int]
 
 
 class _Bar:
-    def __init__(self, what: str, total: int | None) -> None:
+    def __init__(self, what: str, total: int | None, *, plain: bool) -> None:
         self._what = what
         self._total = total
+        self._plain = plain
         self._done = 0
         self._started = time.monotonic()
         self._close: Callable[[], None] | None = None
@@ -60,7 +61,7 @@ class _Bar:
             BarColumn(),
             DownloadColumn(binary_units=True),
             TransferSpeedColumn(),
-            console=Console(stderr=True),
+            console=Console(stderr=True, no_color=self._plain or None),
             transient=True,
         )
         task = progress.add_task(self._what, total=self._total, completed=done)

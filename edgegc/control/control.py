@@ -86,7 +86,10 @@ class Control:
         self.bodies = Bodies(database)
         self.uploads = Desk(limited=settings.limits.enabled)
         self.specs = Specs(database, vault=vault)
-        self.backups = KeptBackups(database, settings.data.dir / backups.DIRECTORY, keep=settings.backup.keep)
+        # Beside the database that is open, which in tests is not where the settings say.
+        self.backups = KeptBackups(
+            database, database.path.parent / backups.DIRECTORY, keep=settings.backup.keep
+        )
         self.lighthouses = Board()
         self.health = Health()
         self.series = Series(capacity=int(settings.sampler.history_s / settings.sampler.interval_s))

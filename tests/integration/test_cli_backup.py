@@ -98,7 +98,7 @@ def test_a_backup_of_a_running_box_is_verified_restored_elsewhere_and_served(
         assert len(list((data / "backups").iterdir())) == 1
     checked = done("verify", file)
     assert checked["ok"]
-    assert "1 clusters, 1 nodes" in checked["detail"]
+    assert "1 cluster, 1 node" in checked["detail"]
     restored = done("restore", file, "--into", other)
     assert restored["clusters"][0]["version"] > 1_000_000
     assert restored["unknown"]
