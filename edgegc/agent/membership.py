@@ -101,6 +101,7 @@ class Membership:
         """
         await in_thread(partial(settings.make_directory, self._versions.directory))
         await self._memory.recall()
+        self._servers.prefer(self._memory.state.server)
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._poller.run)
@@ -269,6 +270,12 @@ class Membership:
     async def _server_is_good(self, server: Server) -> None:
         if self.cluster.fallback is not None and server in self.cluster.servers:
             await self._edit(lambda own: settings.without_fallback(own, server))
+        if self._servers.several and self._memory.state.server != server.url:
+            try:
+                await self._memory.change(server=server.url)
+            except OSError as error:
+                # An answer is an answer: only the next start asks in the wrong order.
+                _log.warning("can't write down which server answers: %s", error)
 
     async def _edit(self, change: Callable[[Cluster], Cluster]) -> None:
         if change(self.cluster) == self.cluster:

@@ -49,6 +49,15 @@ class Servers:
         """The server that answered last, or is asked first."""
         return self._servers[self._good] if self._servers else None
 
+    @property
+    def several(self) -> bool:
+        """Whether there is a choice."""
+        return len(self._servers) > 1
+
+    def prefer(self, url: str | None) -> None:
+        """Begin with the server at this address, if it is one of them: it was good before our start."""
+        self._good = next((n for n, server in enumerate(self._servers) if server.url == url), self._good)
+
     def close(self) -> None:
         """Close all connections."""
         for client in self._clients.values():

@@ -65,6 +65,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
 
     ``applied``: proven. ``tried``: complete on disk, and given to the applier. ``highest``: the newest whose
     signature was accepted, with its digest: nothing older is accepted, and not the same one with other contents.
+    ``server``: the address of the one that answered last, where there are several.
     """
 
     applied: int | None = None
@@ -73,6 +74,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     highest_digest: str = ""
     trial: Trial | None = None
     failure: Failure | None = None
+    server: str | None = None
     history: tuple[Outcome, ...] = ()
     format: int = FORMAT
 

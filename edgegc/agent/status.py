@@ -9,7 +9,7 @@ import contextlib
 import os
 import socket
 from datetime import datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 import trio
@@ -100,6 +100,45 @@ def _from_files(directory: Path, cluster: settings.Cluster) -> ClusterStatus:
         last_contact_at=None,
         certificate_not_after=certificate_not_after(Versions(directory), known.applied),
     )
+
+
+class LoggedOutcome(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of the log of what a cluster's versions came to."""
+
+    at: datetime
+    cluster_id: str
+    cluster: str
+    version: int
+    what: Literal["applied", "failed"]
+    reason: str | None
+
+
+class Log(msgspec.Struct, frozen=True, kw_only=True):
+    """What was applied when, oldest first."""
+
+    log: tuple[LoggedOutcome, ...]
+
+
+def log(directory: Path, name_or_id: str | None = None) -> Log:
+    """Return the log of one cluster, or of all. Blocking; reads files alone, so no agent need run.
+
+    Raises NotFound or Conflict for a name that does not say which cluster, Invalid where a file is damaged.
+    """
+    known = settings.load(directory)
+    clusters = known.clusters if name_or_id is None else (known.named(name_or_id),)
+    lines = [
+        LoggedOutcome(
+            at=rfc3339(outcome.at),
+            cluster_id=cluster.id,
+            cluster=cluster.name,
+            version=outcome.version,
+            what=outcome.what,
+            reason=outcome.reason,
+        )
+        for cluster in clusters
+        for outcome in state.load(directory / cluster.id / STATE_NAME).history
+    ]
+    return Log(log=tuple(sorted(lines, key=lambda line: line.at)))
 
 
 def ask(directory: Path) -> AgentStatus | None:

@@ -115,6 +115,37 @@ def status(common: Common) -> None:
         )
 
 
+@agent.command("log", example="edgegc agent log\nedgegc agent log home -o json | jq -r '.log[-1].reason'")
+@click.argument("cluster", required=False)
+@config_dir_option
+@local_options
+@click.pass_obj
+def log(common: Common, cluster: str | None) -> None:
+    """Show which versions were applied here when, and which failed and why; the last 50 of each cluster.
+
+    Needs neither the agent nor the control plane. CLUSTER is a name or an id; without it all clusters are shown.
+    """
+    from edgegc.agent import status as agent_status
+    from edgegc.cli.output import Column, emit_json, emit_table
+
+    shown = agent_status.log(_directory(), cluster)
+    if common.json:
+        emit_json(shown)
+    elif not common.quiet:
+        emit_table(
+            common,
+            (
+                Column("AT (UTC)"),
+                Column("CLUSTER", flexible=True, rank=1),
+                Column("VERSION", right=True),
+                Column("WHAT"),
+                Column("REASON", flexible=True),
+            ),
+            ((each.at, each.cluster, each.version, each.what, each.reason) for each in shown.log),
+            empty="no version was applied here yet",
+        )
+
+
 @agent.command("set-server", example="edgegc agent set-server home https://198.51.100.7:8443 --pin 3f1c…")
 @click.argument("cluster")
 @click.argument("url")

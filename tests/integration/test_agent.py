@@ -9,6 +9,7 @@ import subprocess
 import sys
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ import pytest
 import trio
 
 from edgegc import errors
-from edgegc.agent import settings, status
+from edgegc.agent import settings, state, status
 from edgegc.agent.agent import Agent, lock_directory
 from edgegc.agent.join import Joined, join
 from edgegc.client import Client, Unreachable, Untrusted
@@ -488,6 +489,33 @@ async def test_a_server_whose_key_was_replaced_is_told_to_whoever_asks_the_agent
         )
         async with machine.agent() as agent:
             await until(lambda: "not the pinned" in (only(agent).error or ""), "told")
+
+
+async def test_the_server_that_answers_is_asked_first_after_a_restart(data: Path, machine: Machine) -> None:
+    knocks = 0
+
+    async def hang_up(stream: trio.SocketStream) -> None:
+        nonlocal knocks
+        knocks += 1
+        await stream.aclose()
+
+    async with running_box(data) as box, trio.open_nursery() as nursery:
+        (listener,) = await nursery.start(partial(trio.serve_tcp, hang_up, 0, host="127.0.0.1"))
+        cluster = await box.cluster()
+        own = await machine.join(url_of(box), await box.key(cluster["id"]))
+        dead = Server(url=f"http://127.0.0.1:{listener.socket.getsockname()[1]}", pin=None)
+        both = (dead, *own.servers)
+        path = machine.directory / own.id / "state.json"
+        for first in (True, False):
+            settings.edit(
+                machine.directory, lambda all_: all_.with_cluster(msgspec.structs.replace(own, servers=both))
+            )
+            before = knocks
+            async with machine.agent() as agent:
+                await until(lambda: only(agent).last_contact_at is not None, "contact")
+                assert (knocks > before) == first
+                await until(lambda: state.load(path).server == own.servers[0].url, "written down")
+        nursery.cancel_scope.cancel()
 
 
 async def test_one_directory_has_one_agent(machine: Machine) -> None:

@@ -11,9 +11,10 @@ import sys
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from edgegc.agent import settings
+from edgegc.agent import settings, state
 from edgegc.model.manifest import Server
 from tests.fakes import ControlPlane
 
@@ -107,6 +108,43 @@ def test_status_without_an_agent_shows_what_the_files_tell_and_fails(tmp_path: P
     assert done.stderr.startswith("edgegc: the agent is not running")
     table = edgegc("agent", "status", "--config-dir", tmp_path)
     assert re.search(r"^home +failed", table.stdout, re.MULTILINE)
+
+
+def test_the_log_says_what_was_applied_when_without_an_agent(tmp_path: Path) -> None:
+    assert edgegc("agent", "log", "--config-dir", tmp_path).stderr == "no version was applied here yet\n"
+    home = ControlPlane().membership()
+    office = msgspec.structs.replace(
+        home, id="5b1f6f0e-8c39-4be9-9d3b-1a3c0e1f7a52", name="office", tun_device="o"
+    )
+    histories = {
+        home: (
+            state.Outcome(at=1_000_000_000, version=3, what="applied"),
+            state.Outcome(at=1_000_000_200, version=4, what="failed", reason="no lighthouse answers"),
+        ),
+        office: (state.Outcome(at=1_000_000_100, version=1, what="applied"),),
+    }
+    for cluster, history in histories.items():
+        settings.edit(tmp_path, lambda all_, cluster=cluster: all_.with_cluster(cluster))  # type: ignore[misc]
+        (tmp_path / cluster.id).mkdir()
+        state.save(tmp_path / cluster.id / "state.json", state.State(history=history))
+    everything = json.loads(edgegc("agent", "log", "--config-dir", tmp_path, "-o", "json").stdout)["log"]
+    assert [(each["cluster"], each["version"]) for each in everything] == [
+        ("home", 3),
+        ("office", 1),
+        ("home", 4),
+    ]
+    assert everything[2] == {
+        "at": "2001-09-09T01:50:00Z",
+        "cluster_id": home.id,
+        "cluster": "home",
+        "version": 4,
+        "what": "failed",
+        "reason": "no lighthouse answers",
+    }
+    (line,) = edgegc("agent", "log", "office", "--config-dir", tmp_path).stdout.splitlines()[1:]
+    assert line.split() == ["2001-09-09", "01:48", "office", "1", "applied", "-"]
+    unknown = edgegc("agent", "log", "nowhere", "--config-dir", tmp_path)
+    assert (unknown.returncode, unknown.stderr.count("\n")) == (4, 1)
 
 
 def test_set_server_replaces_the_servers_of_one_cluster(tmp_path: Path) -> None:

@@ -317,6 +317,10 @@ async def test_servers_are_tried_in_order_and_the_good_one_is_remembered() -> No
     asked.clear()
     assert await ours.ask(question) == "b"
     assert asked == ["b"], "the good one first"
+    after_restart = Servers(own, on_good=note, connect=lambda server, token: lines[server.url[8:]])  # type: ignore[arg-type, return-value]
+    for remembered, first in ((None, servers[0]), ("https://gone", servers[0]), ("https://b", servers[1])):
+        after_restart.prefer(remembered)
+        assert after_restart.good == first
     lines["b"].failure = Untrusted("another key")
     assert await ours.ask(question) == "fallback"
     lines["fallback"].failure = Forbidden("no")
