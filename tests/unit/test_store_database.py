@@ -263,7 +263,7 @@ async def test_verify_finds_nothing_in_a_healthy_file_and_rows_that_refer_to_not
     async with open_database(path, executor="inline") as database:
         assert await database.verify() == []
     connection = sqlite3.connect(path)
-    connection.execute("INSERT INTO signers VALUES ('s', 'no cluster', zeroblob(32), x'', 'active', 1)")
+    connection.execute("INSERT INTO signers VALUES ('s', 'no cluster', zeroblob(32), x'', 'active', 1, 0)")
     connection.commit()
     connection.close()
     async with open_database(path, executor="inline") as database:
