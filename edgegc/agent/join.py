@@ -16,7 +16,7 @@ import msgspec
 import trio
 
 from edgegc.agent import settings
-from edgegc.agent.versions import Versions
+from edgegc.agent.versions import PUBLIC_KEY, Versions
 from edgegc.client import Client, Unreachable
 from edgegc.connection import parse_target, refuse_readable
 from edgegc.errors import Conflict, Error, Invalid, TooMany, Unauthorized, Unavailable
@@ -172,7 +172,13 @@ def _remember(
     nebula: Path | None,
 ) -> settings.Cluster:
     """Put the key where its cluster looks for it, then the cluster into ``agent.toml``, each durably. Blocking."""
-    Versions(directory / enrolled.cluster_id).save_key(pair)
+    versions = Versions(directory / enrolled.cluster_id)
+    versions.save_key(pair)
+    if enrolled.overlay_ip is None:
+        # Nobody signs it here: whoever does needs the file.
+        files.write_atomic(
+            versions.directory / PUBLIC_KEY, keys.pem_x25519_public(pair.public).encode(), mode=0o644
+        )
     servers = enrolled.servers or (server,)
     devices = {device for _, device in socket.if_nameindex()}
 

@@ -26,6 +26,7 @@ def nebula_config(
 
     ``listen_port`` is the manifest's. ``files``: the directory that the paths point into, absolute: nebula re-reads
     at SIGHUP the very paths that it was started with. Our own settings win; Invalid where a section is no mapping.
+    What an uploaded bundle says of the port counts where ``agent.toml`` leaves it open.
     """
     if not files.is_absolute():
         raise ValueError(f"{files} is not absolute")
@@ -36,9 +37,12 @@ def nebula_config(
         "cert": str(files / CERTIFICATE),
         "key": str(files / PRIVATE_KEY),
     }
+    if listen_port is None:
+        uploaded = _port(config) if cluster.mode == "uploaded" else 0
+        listen_port = cluster.listen_port or uploaded
     rendered["listen"] = {
         **_section(config, "listen"),
-        "port": cluster.listen_port if listen_port is None else listen_port,
+        "port": listen_port,
         # The probe of our proof is answered only with this.
         "send_recv_error": "always",
     }
@@ -72,6 +76,10 @@ def is_lighthouse(config: Mapping[str, object]) -> bool:
 
 def listen_port(config: Mapping[str, object]) -> int:
     """Return the UDP port of a complete configuration."""
+    return _port(config)
+
+
+def _port(config: Mapping[str, object]) -> int:
     port = _section(config, "listen").get("port", 0)
     return port if isinstance(port, int) else 0
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from edgegc.errors import Error, Invalid
-from edgegc.nebula import bundle
+from edgegc.nebula import bundle, upload
 
 if TYPE_CHECKING:
     from edgegc.agent.settings import Cluster
@@ -76,8 +76,15 @@ def accept(received: Bundle, *, cluster: Cluster, highest: int, highest_digest: 
 
 
 def open_bundle(accepted: Accepted, *, cluster: Cluster) -> bundle.Unpacked:
-    """Open an accepted archive. Refused where it is malformed, or its manifest names others than the signature did."""
+    """Open an accepted archive. Refused where it is malformed, or its manifest names others than the signature did.
+
+    An uploaded one has no manifest: it is opened for the very ids that its signature was verified with.
+    """
     try:
+        if cluster.mode == "uploaded":
+            return upload.read(
+                accepted.body, cluster_id=cluster.id, node_id=cluster.node_id, version=accepted.version
+            )
         unpacked = bundle.read(accepted.body)
         bundle.check_ids(
             unpacked.manifest, cluster_id=cluster.id, node_id=cluster.node_id, version=accepted.version

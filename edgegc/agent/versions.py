@@ -6,6 +6,11 @@ cut a version is either complete or not there, and ``current`` points to the old
     <cluster>/keys/<first 16 hex of SHA-256 of the public key>.key
     <cluster>/versions/7/{config.yml ca.crt host.crt manifest.json nebula.yml}  host.key -> ../../keys/….key
     <cluster>/current -> versions/7
+
+In an uploaded cluster the bundle may leave out ``host.crt`` and ``host.key``; then they are the machine's own, put by
+whoever signs there beside ``host.pub``, the public half of the key that was made when the machine joined:
+
+    <cluster>/{host.pub host.crt}  and, for a key that was made elsewhere, host.key
 """
 
 from __future__ import annotations
@@ -33,6 +38,7 @@ if TYPE_CHECKING:
 
 CURRENT: Final = "current"
 RENDERED: Final = "nebula.yml"
+PUBLIC_KEY: Final = "host.pub"
 KEY_NAME_DIGITS: Final = 16
 
 # The C parser takes 30 ms for a blocklist of 10,000, the Python one three seconds.
@@ -135,9 +141,8 @@ class Versions:
             number=number,
             config=config,
             manifest=manifest,
-            authorities=frozenset(
-                authority.fingerprint
-                for authority in parse_bundle_pem((path / bundle.AUTHORITIES).read_text("utf-8"))
+            authorities=_authorities(
+                (path / bundle.AUTHORITIES).read_text("utf-8"), strict=bool(manifest.signers)
             ),
             fingerprint=own.fingerprint,
             not_after=own.details.not_after,
@@ -146,20 +151,30 @@ class Versions:
         )
 
     def certificate(self, number: int) -> NebulaCertificate:
-        """Read the host certificate of a version; Invalid naming what is wrong with it, OSError where there is none."""
-        return parse_pem((self.path(number) / bundle.CERTIFICATE).read_text(encoding="utf-8"))
+        """Read the host certificate of a version, else the machine's own; Invalid naming what is wrong with it."""
+        path, own = self.path(number) / bundle.CERTIFICATE, self.directory / bundle.CERTIFICATE
+        try:
+            # A link to the machine's own, once it was prepared.
+            return parse_pem(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            pass
+        try:
+            return parse_pem(own.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise Invalid(
+                f"version {number} has no {bundle.CERTIFICATE}, and neither has this machine: "
+                f"have {self.directory / PUBLIC_KEY} signed (nebula-cert sign -in-pub) and put the result at {own}"
+            ) from None
 
     def prepare(self, version: Version, cluster: Cluster) -> Prepared:
         """Give a version its key and its ``nebula.yml``, and return what nebula will run with.
 
         Done anew before each use: the machine's own settings may have changed. Writes nothing where nothing changed.
         """
-        key = self.key_path(version.public_key)
-        if not key.is_file():
-            raise Error(
-                f"the private key of the certificate of version {version.number} is not on this machine ({key})"
-            )
-        self._link(self.path(version.number) / bundle.PRIVATE_KEY, f"../../keys/{key.name}")
+        if bundle.CERTIFICATE not in version.manifest.files:
+            self._link(self.path(version.number) / bundle.CERTIFICATE, f"../../{bundle.CERTIFICATE}")
+        if bundle.PRIVATE_KEY not in version.manifest.files:
+            self._link_key(version, cluster)
         config = self._nebula_config(version, cluster, self.directory / CURRENT)
         text = _dump(config)
         path = self.path(version.number) / RENDERED
@@ -168,6 +183,18 @@ class Versions:
         authorities = (self.path(version.number) / bundle.AUTHORITIES).read_bytes()
         digest = hashlib.sha256(text + authorities + version.fingerprint.encode()).hexdigest()
         return Prepared(config=config, digest=digest)
+
+    def _link_key(self, version: Version, cluster: Cluster) -> None:
+        key, own = self.key_path(version.public_key), self.directory / bundle.PRIVATE_KEY
+        if key.is_file():
+            target = f"../../keys/{key.name}"
+        elif cluster.mode == "uploaded" and own.is_file():
+            target = f"../../{own.name}"
+        else:
+            raise Error(
+                f"the private key of the certificate of version {version.number} is not on this machine ({key})"
+            )
+        self._link(self.path(version.number) / bundle.PRIVATE_KEY, target)
 
     def write_twin(self, version: Version, cluster: Cluster) -> Path:
         """Write the ``-test`` twin of a prepared version, whose paths point into the version itself; return its path."""
@@ -218,6 +245,19 @@ class Versions:
         partial.symlink_to(target)
         partial.replace(path)
         files.fsync_directory(path.parent)
+
+
+def _authorities(text: str, *, strict: bool) -> frozenset[str]:
+    """Return what tells the authorities in a ``ca.crt`` apart: their fingerprints.
+
+    Not ``strict``: of a kind that is not understood here (those of an uploaded bundle may be version 2) the text.
+    """
+    try:
+        return frozenset(authority.fingerprint for authority in parse_bundle_pem(text))
+    except Invalid:
+        if strict:
+            raise
+        return frozenset(part.strip() for part in text.split("-----BEGIN")[1:])
 
 
 def _dump(config: dict[str, object]) -> bytes:
