@@ -14,13 +14,15 @@ import msgspec
 from edgegc import errors
 from edgegc.connection import PinMismatch, Target, Unreachable, Untrusted
 from edgegc.model import message
-from edgegc.transport import TIMEOUT_S, Response, Transport
+from edgegc.transport import SLOWEST_BODY_BYTES_PER_S, TIMEOUT_S, Response, Transport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 __all__ = ["Bundle", "Client", "PinMismatch", "Polled", "Response", "Target", "Unreachable", "Untrusted"]
 
+UPLOAD_S: Final = 180.0
+"""An upload may have to wait for two minutes until it is its turn."""
 MAX_ASKED_S: Final = 86_400
 """No server may ask an agent to stay away for longer than a day."""
 
@@ -240,6 +242,44 @@ class Client(Transport):
     async def revoke_enrolment_key(self, key_id: str) -> None:
         """Revoke an enrolment key."""
         await self.request("DELETE", f"/api/v1/enrollment-keys/{_segment(key_id)}")
+
+    async def upload_bundle(self, body: bytes, *, cluster_id: str | None = None) -> message.BundleView:
+        """Make a tar.gz what the nodes of an uploaded cluster run."""
+        return await self.call(
+            message.BundleView,
+            "POST",
+            "/api/v1/config/bundle",
+            body=body,
+            query={"cluster_id": cluster_id},
+            headers={"Content-Type": "application/gzip"},
+            timeout_s=UPLOAD_S + len(body) / SLOWEST_BODY_BYTES_PER_S,
+        )
+
+    async def bundles(self, *, cluster_id: str | None = None) -> message.BundleList:
+        """Return the bundles of an uploaded cluster that are kept, the newest first."""
+        return await self.call(message.BundleList, "GET", "/api/v1/bundles", query={"cluster_id": cluster_id})
+
+    async def download_bundle(
+        self, version: int, *, limit_bytes: int, cluster_id: str | None = None
+    ) -> tuple[bytes, str]:
+        """Return a bundle of an uploaded cluster, and the digest that the server announces (``sha256:<hex>``)."""
+        response = await self.request(
+            "GET", f"/api/v1/bundles/{version}", query={"cluster_id": cluster_id}, limit_bytes=limit_bytes
+        )
+        return response.body, response.headers.get("edgegc-digest", "")
+
+    async def activate_bundle(self, version: int, *, cluster_id: str | None = None) -> message.BundleView:
+        """Make a bundle of the history what the nodes run, in a new version."""
+        return await self.call(
+            message.BundleView,
+            "POST",
+            f"/api/v1/bundles/{version}/activate",
+            query={"cluster_id": cluster_id},
+        )
+
+    async def delete_bundle(self, version: int, *, cluster_id: str | None = None) -> None:
+        """Delete a bundle that is not active."""
+        await self.request("DELETE", f"/api/v1/bundles/{version}", query={"cluster_id": cluster_id})
 
     # Operator
 

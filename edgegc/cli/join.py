@@ -118,6 +118,13 @@ def _show(common: Common, joined: Joined, *, directory: Path, starts: bool) -> N
     else:
         address = f" at {joined.overlay_ip}" if joined.overlay_ip else ""
         click.echo(f"joined cluster {cluster.name} as {cluster.node_name}{address}")
+        if cluster.mode == "uploaded":
+            home = directory / cluster.id
+            note(
+                common,
+                f"unless its bundle brings a certificate: have {home}/host.pub signed (nebula-cert sign -in-pub), "
+                f"and put the result at {home}/host.crt",
+            )
     if joined.warning:
         click.echo(f"edgegc: {joined.warning}", err=True)
     if not starts:

@@ -29,6 +29,7 @@ COMMANDS = {
     "route": ("edgegc.cli.route:route", "Subnets behind nodes."),
     "policy": ("edgegc.cli.policy:policy", "The firewall of a cluster."),
     "topology": ("edgegc.cli.topology:topology", "Lighthouses, relays and routes of a cluster."),
+    "bundle": ("edgegc.cli.bundle:bundle", "Bundles of clusters whose admin makes them."),
     "lighthouse": ("edgegc.cli.lighthouse:lighthouse", "The lighthouses that this box runs."),
     "rollout": ("edgegc.cli.rollout:rollout", "Who runs what."),
     "doctor": ("edgegc.cli.doctor:doctor", "Check this machine, and say what to do."),
