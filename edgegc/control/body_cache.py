@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 PIECE_BYTES: Final = 262_144
 """What a download holds at a time. SQLite walks to a place in a BLOB page by page, so smaller pieces cost more reads:
-a body of 10 MiB takes 40, which together pass 50,000 pages (50 ms)."""
+a body of 10 MiB takes 40, which together pass 50,000 pages (100 ms; with pieces of 64 KiB 380)."""
 CACHE_BYTES: Final = 12 * 1024 * 1024
 """The largest body there is, and some of another one."""
 
