@@ -195,11 +195,12 @@ async def test_uploads_beside_downloads_stay_within_60_mib(daemon: Daemon) -> No
             await client.upload_bundle(zoo.sized(LARGEST - 4096, seed), cluster_id=cluster_id)
     tokens = [await member_of(daemon, cluster_id) for cluster_id in others]
 
+    # Made before: a client that is busy for seconds after it connected is sent away.
+    bodies = [zoo.sized(LARGEST - 4096, 100 + seed) for seed in range(UPLOADS)]
+
     async def upload(seed: int) -> None:
         async with daemon.client() as client:
-            await client.upload_bundle(
-                zoo.sized(LARGEST - 4096, 100 + seed), cluster_id=others[seed % CLUSTERS]
-            )
+            await client.upload_bundle(bodies[seed], cluster_id=others[seed % CLUSTERS])
 
     async def download(number: int) -> None:
         hasher = hashlib.sha256()
