@@ -18,11 +18,13 @@ from edgegc.store import backup_file
 from edgegc.store.backup_file import BadBackup
 from edgegc.store.database import open_database
 from edgegc.store.gate import RESTORING_FILE, lock_data_directory, refuse_half_restored
+from edgegc.store.migrations import APPLICATION_ID, released_plan
 from edgegc.store.vault import MASTER_KEY_FILE
 from tests.control_plane import MASTER, open_plane
 
 NOW = 1_795_000_000
 KEY = MASTER.hex().encode() + b"\n"
+SCHEMA_1 = Path(__file__).parents[1] / "unit" / "schema_1.sql"
 
 
 def rows(database: Path, query: str) -> list[tuple[Any, ...]]:
@@ -221,6 +223,20 @@ def test_a_bare_copy_of_the_database_can_be_put_back(data: Path, tmp_path: Path)
     copy.write_bytes((data / "edgegc.db").read_bytes())
     done = restoring.restore(copy, data, force=True, now=NOW)
     assert done.clusters[0].nodes == 3
+
+
+def test_a_copy_from_before_a_migration_is_migrated(tmp_path: Path) -> None:
+    old = tmp_path / "before-schema-2-from-1.db"
+    with closing(sqlite3.connect(old)) as connection:
+        connection.executescript(SCHEMA_1.read_text("utf-8"))
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute("PRAGMA user_version = 1")
+    key = tmp_path / "some.key"
+    key.write_bytes(KEY)
+    restoring.restore(old, tmp_path / "other", master_key=key, now=NOW)
+    assert rows(tmp_path / "other" / "edgegc.db", "PRAGMA user_version") == [(released_plan().version,)]
+    assert not (tmp_path / "other" / "backups").exists()
+    assert rows(old, "PRAGMA user_version") == [(1,)]
 
 
 @pytest.mark.parametrize("step", range(1, 40))
