@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests import zoo
 from tests.box import UNKNOWN_ID, Box, running_box
 
 if TYPE_CHECKING:
@@ -47,3 +50,20 @@ async def test_what_no_patch_can_change_is_refused_with_that_reason(box: Box, fi
     cluster = await box.cluster()
     reply = await box.request("PATCH", f"/api/v1/clusters/{cluster['id']}", body={field: cluster[field]})
     assert (reply.status, reply.json["detail"]) == (400, f"{field}: can't be changed")
+
+
+async def test_an_uploaded_cluster_goes_with_its_nodes_and_all_of_its_bundles(box: Box) -> None:
+    cluster = await box.cluster(mode="uploaded")
+    node = await box.enrolled(cluster["id"], "pi-7")
+    uploading = f"/api/v1/config/bundle?cluster_id={cluster['id']}"
+    for size in (40_000, 50_000):
+        headers = {"Content-Type": "application/gzip"}
+        reply = await box.request("POST", uploading, body=zoo.sized(size), headers=headers)
+        assert reply.status == 201, reply.body
+    again = f"/api/v1/bundles/{reply.json['version'] - 1}/activate?cluster_id={cluster['id']}"
+    assert (await box.request("POST", again)).status in (200, 201)
+    assert (await box.request("DELETE", f"/api/v1/clusters/{cluster['id']}?cascade=true")).status == 204
+    assert (await box.request("GET", "/api/v1/config/bundle", token=node["node_token"])).status == 401
+    with closing(sqlite3.connect(f"file:{box.data}/edgegc.db?mode=ro", uri=True)) as connection:
+        for table in ("bundles", "bundle_bodies", "nodes", "signers"):
+            assert connection.execute(f"SELECT COUNT(*) FROM {table}").fetchone() == (0,), table

@@ -128,3 +128,14 @@ async def test_only_admins_of_the_cluster_may_make_batches() -> None:
             await node_batches.create(plane.control, member, None, batch)
         with pytest.raises(NotFound):
             await node_batches.create(plane.control, member, other.id, batch)
+
+
+async def test_nodes_of_an_uploaded_cluster_have_no_address_and_are_told_its_signers() -> None:
+    async with control_plane(cluster={"mode": "uploaded"}) as plane:
+        found = await made(plane, {"name": "a"}, {"name": "b"})
+        single = await plane.add_node("c", keyed=False)
+        assert {(node.overlay_ip, node.certificate, node.version) for node in (*found, single)} == {
+            (None, None, 0)
+        }
+        assert len({node.signers for node in (*found, single)}) == 1
+        assert isinstance(single.signers, tuple)
