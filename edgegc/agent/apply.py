@@ -44,6 +44,9 @@ RENEWAL_SLOTS: Final = 8
 RENEWAL_SLOT_S: Final = 1.0
 """Where a renewed certificate alone forces a restart, nodes whose addresses follow one another take turns: a pair that
 restarts together finds each other only by its lighthouse's next answer, half a second later, and loses pings."""
+LIGHTHOUSE_SETTLE_S: Final = 12.0
+"""Where the authority is another one, the lighthouses restart, too: every node is known to them again within their
+interval of 10 s, and until then a node that restarts may look for its peers in vain."""
 START_PATIENCE_S: Final = 60.0
 """A version that lost the lighthouses is tried again at start only when one answers, or after this: just after
 boot nothing answers, and a trial without that question would prove nothing."""
@@ -362,6 +365,8 @@ class Applier:
         if not delay_s and old.config == new.config and new.renews(old):
             address = int(new.details.ips[0].ip) if new.details.ips else 0
             delay_s = address % RENEWAL_SLOTS * RENEWAL_SLOT_S
+            if old.details.issuer != new.details.issuer:
+                delay_s += LIGHTHOUSE_SETTLE_S
         # Whoever waits until its own certificate has ended is cut off, as with certificates of a minute.
         return min(delay_s, max(0.0, (old.not_after - self._clock.now()) / 2))
 

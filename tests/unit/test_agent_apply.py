@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
-from edgegc.agent.apply import RENEWAL_SLOT_S, RENEWAL_SLOTS, Applier
+from edgegc.agent.apply import LIGHTHOUSE_SETTLE_S, RENEWAL_SLOT_S, RENEWAL_SLOTS, Applier
 from edgegc.agent.decision import NEITHER, NO_LIGHTHOUSE
 from edgegc.agent.reach import Reach
 from edgegc.agent.state import Failure, Memory, Trial
 from edgegc.agent.versions import Version, Versions
-from edgegc.nebula import bundle, keys
+from edgegc.nebula import bundle, certificate, keys
 from edgegc.nebula.process import ApplyFailed, NebulaUnusable
 from tests.fakes import ControlPlane, FakeClock, FakeLighthouse, FakeNebula, inline
 
@@ -480,6 +480,27 @@ async def test_nodes_whose_certificates_are_only_renewed_restart_one_after_the_o
         await node.receive(8, not_after=node.plane.now + 200_000)
         await node.applied(8)
         assert slot_s <= trio.current_time() - started < slot_s + 1
+
+
+async def test_a_certificate_of_another_authority_waits_until_the_lighthouses_know_everybody_again(
+    node: Node, autojump_clock: MockClock
+) -> None:
+    slot_s = int(node.plane.overlay.ip) % RENEWAL_SLOTS * RENEWAL_SLOT_S
+    async with node.running():
+        await node.receive(7)
+        await node.applied(7)
+        node.plane.ca_key = keys.generate_ed25519()
+        node.plane.ca = certificate.self_sign(
+            name="home",
+            key=node.plane.ca_key,
+            not_before=node.plane.now - 3600,
+            not_after=node.plane.now + 10**8,
+        )
+        started = trio.current_time()
+        await node.receive(8)
+        await node.applied(8)
+        waited_s = trio.current_time() - started
+        assert slot_s + LIGHTHOUSE_SETTLE_S <= waited_s < slot_s + LIGHTHOUSE_SETTLE_S + 1
 
 
 async def test_nobody_waits_for_its_turn_until_its_certificate_has_ended(
