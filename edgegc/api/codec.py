@@ -72,7 +72,7 @@ def decode(content: bytes, kind: type[T]) -> T:
     if not content.strip():
         raise errors.Invalid("the body is empty; a JSON object is expected")
     try:
-        return msgspec.json.decode(content, type=kind)
+        return _decoded(content, kind)
     except msgspec.ValidationError as error:
         raise errors.Invalid(_sentence(str(error), kind)) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -80,6 +80,24 @@ def decode(content: bytes, kind: type[T]) -> T:
         raise errors.Invalid(f"the body is not valid JSON: {_lower(said)}") from error
     except RecursionError as error:
         raise errors.Invalid("the body is nested too deeply") from error
+
+
+def _decoded(content: bytes, kind: type[T]) -> T:
+    try:
+        return msgspec.json.decode(content, type=kind)
+    except msgspec.ValidationError as error:
+        if "got `float`" not in str(error):
+            raise
+    # 1300.0 is a whole number to JSON Schema, and all that some languages can write. Rare, so the others don't pay for it.
+    return msgspec.convert(_whole(msgspec.json.decode(content)), kind)
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else value
+    if isinstance(value, dict):
+        return {name: _whole(inner) for name, inner in value.items()}
+    return [_whole(inner) for inner in value] if isinstance(value, list) else value
 
 
 def query(request: Request, kind: type[T]) -> T:
@@ -90,10 +108,15 @@ def query(request: Request, kind: type[T]) -> T:
             raise errors.Invalid(f"query parameter {name} is given {len(values)} times")
         given[name] = values[0]
     try:
-        return msgspec.convert(given, kind, strict=False)
+        found = msgspec.convert(given, kind, strict=False)
     except msgspec.ValidationError as error:
         sentence = _sentence(str(error), kind).replace(", not a string", "")
         raise errors.Invalid(f"query parameter {sentence.replace('unknown field', 'unknown:')}") from error
+    for name, text in given.items():
+        if getattr(found, name) is None:
+            # Read leniently, "null" is None too, as if it had not been given.
+            raise errors.Invalid(f"query parameter {name}: {text!r} is no value; leave it out instead")
+    return found
 
 
 def reply(value: msgspec.Struct, status: int = 200, *, headers: dict[str, str] | None = None) -> Response:

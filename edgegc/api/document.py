@@ -283,6 +283,10 @@ def _complete(schema: Any, name: str = "") -> None:
         schema["description"] = _plain(schema["description"])
     if schema.get("required") == []:
         del schema["required"]
+    members = schema.get("prefixItems", ())
+    if members and all(member == members[0] for member in members):
+        # Says the same of a pair of numbers, and is read right by more.
+        schema["items"] = schema.pop("prefixItems")[0]
     for field, inner in schema.get("properties", {}).items():
         _complete(inner, field)
     for key in ("anyOf", "items", "prefixItems", "additionalProperties"):

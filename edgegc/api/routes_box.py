@@ -29,7 +29,7 @@ class ResourcesQuery(message.Request, frozen=True, kw_only=True):
     """``GET /api/v1/resources``: how far back, and how coarse, in seconds."""
 
     window_s: Annotated[float, Meta(gt=0, le=86_400)] = 900.0
-    step_s: Annotated[float, Meta(gt=0, le=86_400)] = 15.0
+    step_s: Annotated[float, Meta(ge=1, le=86_400)] = 15.0
 
 
 describe: Final = partial(declare, tag="This box")

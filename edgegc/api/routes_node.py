@@ -192,6 +192,7 @@ def add(app: Application) -> None:
         who="node",
         takes=message.CertificateRequest,
         gives={200: message.CertificateIssued},
+        refuses=(409,),
         says="The first key of a node that was created without one, or another instead of the one it has.",
     )
     async def certificate() -> Response:

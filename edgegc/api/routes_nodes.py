@@ -178,7 +178,7 @@ def add(app: Application) -> None:
         "Set a node's routes",
         who="cluster admin",
         takes=message.Routes,
-        gives={200: message.Routes},
+        gives={200: message.NodeView},
         refuses=(409,),
         says="Without the limit of `allowed_routes`.",
     )

@@ -41,7 +41,11 @@ def server_options(function: Callable[..., None]) -> Callable[..., None]:
                 metavar="PATH",
                 help="The nebula executable. [default: the one in PATH]",
             ),
-            click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"])),
+            click.option(
+                "--log-level",
+                type=click.Choice(["debug", "info", "warning", "error"]),
+                help="What is written to the log at least. [default: info]",
+            ),
             click.option(
                 "--log-format",
                 type=click.Choice(["auto", "json", "console"]),

@@ -33,6 +33,9 @@ NAME_RULE = r"must match ^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$"
         (b'{"name":null}', message.TenantUpdate, "name: must be a string, not null"),
         (b'{"name":""}', message.TenantCreate, "name: must have at least 1 characters"),
         (b'{"name":"a b"}', message.TenantCreate, f"name: {NAME_RULE}"),
+        (b'{"name":"a\\n"}', message.TenantCreate, f"name: {NAME_RULE}"),
+        (b'{"mtu":1300.5}', message.MtuUpdate, "mtu: must be a whole number, not a number"),
+        (b'{"mtu":1e99}', message.MtuUpdate, "mtu: must be at most 9000"),
         (b'{"name":"a","nmae":"b"}', message.TenantCreate, "unknown field 'nmae'"),
         (b'{"name":"a","mtu":10}', message.NodeCreate, "mtu: must be at least 1280"),
         (b'{"name":"a","mtu":"1300"}', message.NodeCreate, "mtu: must be a whole number, not a string"),
@@ -80,3 +83,7 @@ def test_no_json_is_anything_but_accepted_or_invalid(value: object) -> None:
 def test_deep_nesting_is_invalid_not_a_crash() -> None:
     with pytest.raises(errors.Invalid):
         codec.decode(b'{"groups":' + b"[" * 100_000, message.NodeCreate)
+
+
+def test_a_whole_number_may_be_written_with_a_fraction_of_zero() -> None:
+    assert codec.decode(b'{"mtu":1300.0}', message.MtuUpdate) == message.MtuUpdate(mtu=1300)

@@ -16,7 +16,9 @@ Name = Annotated[
 Group = Annotated[
     str, Meta(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9]([A-Za-z0-9._:-]*[A-Za-z0-9])?\Z")
 ]
-Groups = Annotated[tuple[Group, ...], Meta(max_length=64)]
+DISTINCT = {"uniqueItems": True}
+"""For lists in which `control` allows nothing twice."""
+Groups = Annotated[tuple[Group, ...], Meta(max_length=64, extra_json_schema=DISTINCT)]
 Mtu = Annotated[int, Meta(ge=1280, le=9000)]
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Label = Annotated[str, Meta(max_length=200)]
@@ -63,8 +65,6 @@ Scope = Annotated[
         examples=["operator"],
     ),
 ]
-DISTINCT = {"uniqueItems": True}
-"""For lists in which `control` allows nothing twice."""
 DEFAULT_MTU = 1300
 RFC1918 = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")
 

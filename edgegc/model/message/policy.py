@@ -6,14 +6,40 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from edgegc.model.message.common import Groups, Request
+from edgegc.model.message.common import DISTINCT, Group, Network, Request
 from edgegc.model.policy import Proto
 
 MAX_RULES = 256
 """In one direction. Every node walks what it has of them for each new flow."""
 
-PortText = Annotated[str, Meta(min_length=1, max_length=16)]
+PortText = Annotated[
+    str, Meta(min_length=1, max_length=16, extra_json_schema={"format": "port-range"}, examples=["80-90"])
+]
 PortNumber = Annotated[int, Meta(ge=1, le=65535)]
+
+OtherGroup = Annotated[Group, Meta(extra_json_schema={"not": {"const": "any"}})]
+OtherGroups = Annotated[
+    tuple[OtherGroup, ...], Meta(max_length=64, extra_json_schema={"minItems": 1, **DISTINCT})
+]
+Host = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=63,
+        extra_json_schema={"pattern": r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$"},
+    ),
+]
+NOBODY = {"type": "null"}
+OTHERS = {"groups": {"type": "array"}, "host": {"type": "string"}, "cidr": {"type": "string"}}
+ONE_OTHER = {
+    "oneOf": [
+        {"required": [name], "properties": {**dict.fromkeys(OTHERS, NOBODY), name: given}}
+        for name, given in OTHERS.items()
+    ],
+    "if": {"properties": {"proto": {"const": "icmp"}}},
+    "then": {"properties": {"port": {"const": "any"}}},
+}
+"""What the fields of a rule don't say one by one; `control` checks it, with a sentence."""
 
 
 class PolicyRule(Request, frozen=True, kw_only=True):
@@ -25,13 +51,15 @@ class PolicyRule(Request, frozen=True, kw_only=True):
 
     port: PortNumber | PortText
     proto: Proto
-    groups: Groups | None = None
-    host: Annotated[str, Meta(min_length=1, max_length=63)] | None = None
-    cidr: Annotated[str, Meta(min_length=1, max_length=18)] | None = None
-    on_groups: Groups | None = None
+    groups: OtherGroups | None = None
+    host: Host | None = None
+    cidr: Network | None = None
+    on_groups: OtherGroups | None = None
 
 
-Rules = Annotated[tuple[PolicyRule, ...], Meta(max_length=MAX_RULES)]
+Rules = Annotated[
+    tuple[Annotated[PolicyRule, Meta(extra_json_schema=ONE_OTHER)], ...], Meta(max_length=MAX_RULES)
+]
 
 
 class Policy(Request, frozen=True, kw_only=True):
