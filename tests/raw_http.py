@@ -82,6 +82,8 @@ class RawClient:
             status = int(first.split(" ")[1])
             if head_only or status in (204, 304):
                 return Reply(status, headers, b"")
+            if headers.get("transfer-encoding") == "chunked":
+                return Reply(status, headers, await self._chunks())
             length = int(headers["content-length"])
             while len(self._read) < length:
                 await self._more()
@@ -112,6 +114,19 @@ class RawClient:
         with trio.CancelScope(shield=True):
             while cls.opened:
                 await cls.opened.pop().aclose()
+
+    async def _chunks(self) -> bytes:
+        body = b""
+        while True:
+            while b"\r\n" not in self._read:
+                await self._more()
+            line, self._read = self._read.split(b"\r\n", 1)
+            length = int(line, 16)
+            while len(self._read) < length + 2:
+                await self._more()
+            body, self._read = body + self._read[:length], self._read[length + 2 :]
+            if length == 0:
+                return body
 
     async def _more(self) -> None:
         received = await self.stream.receive_some()
