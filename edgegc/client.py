@@ -243,8 +243,10 @@ class Client(Transport):
         """Revoke an enrolment key."""
         await self.request("DELETE", f"/api/v1/enrollment-keys/{_segment(key_id)}")
 
-    async def upload_bundle(self, body: bytes, *, cluster_id: str | None = None) -> message.BundleView:
-        """Make a tar.gz what the nodes of an uploaded cluster run."""
+    async def upload_bundle(
+        self, body: bytes, *, cluster_id: str | None = None, sent: Callable[[int], None] | None = None
+    ) -> message.BundleView:
+        """Make a tar.gz what the nodes of an uploaded cluster run; ``sent`` is told of its bytes as they go out."""
         return await self.call(
             message.BundleView,
             "POST",
@@ -253,6 +255,7 @@ class Client(Transport):
             query={"cluster_id": cluster_id},
             headers={"Content-Type": "application/gzip"},
             timeout_s=UPLOAD_S + len(body) / SLOWEST_BODY_BYTES_PER_S,
+            sent=sent,
         )
 
     async def bundles(self, *, cluster_id: str | None = None) -> message.BundleList:

@@ -11,7 +11,7 @@ import select
 import socket
 import ssl
 from functools import lru_cache
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 from urllib.parse import urlsplit
 
 import h11
@@ -19,6 +19,9 @@ import msgspec
 import trio
 
 from edgegc.errors import Error, Invalid
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 CONNECT_TIMEOUT_S: Final = 10.0
 """A box that does not complete TCP and TLS in this time is not there; agents go on to the next address."""
@@ -31,6 +34,8 @@ sent). Without, a link that came back after 40 s was noticed 39 s later: the ans
 MAX_HEAD_BYTES: Final = 65_536
 """Our heads are < 2 KB; proxies in between add to them."""
 READ_BYTES: Final = 65_536
+SEND_BYTES: Final = 65_536
+"""Sent between two words on how far an upload is."""
 
 
 class Unreachable(Error):
@@ -161,9 +166,18 @@ class Connection:
         self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD_BYTES)
 
     async def send(
-        self, method: str, path: str, headers: list[tuple[str, str]], body: bytes | None = None
+        self,
+        method: str,
+        path: str,
+        headers: list[tuple[str, str]],
+        body: bytes | None = None,
+        *,
+        sent: Callable[[int], None] | None = None,
     ) -> None:
-        """Send one request. ``headers`` come without ``Host`` and ``Content-Length``."""
+        """Send one request. ``headers`` come without ``Host`` and ``Content-Length``.
+
+        ``sent`` is told how many bytes of the body went out since it was told last.
+        """
         self._answered = False
         fields = [("Host", self.target.authority), *headers]
         if body is not None:
@@ -177,7 +191,16 @@ class Connection:
             payload += self._http.send(h11.Data(data=body)) or b""
         payload += self._http.send(h11.EndOfMessage()) or b""
         try:
-            await self._stream.send_all(payload)
+            if body is None or sent is None:
+                await self._stream.send_all(payload)
+                return
+            # With a Content-Length h11 adds nothing after the head but the body itself.
+            head_bytes = len(payload) - len(body)
+            await self._stream.send_all(payload[:head_bytes])
+            for begin in range(head_bytes, len(payload), SEND_BYTES):
+                piece = payload[begin : begin + SEND_BYTES]
+                await self._stream.send_all(piece)
+                sent(len(piece))
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             # The server may have answered before it had read everything (413) and then closed: its answer says why.
             return

@@ -83,11 +83,13 @@ class Transport:
         timeout_s: float = TIMEOUT_S,
         limit_bytes: int = BODY_LIMIT_BYTES,
         accept: Container[int] = (),
+        sent: Callable[[int], None] | None = None,
     ) -> Response:
         """Ask, and return the complete answer.
 
         ``body``: a Struct goes as JSON, bytes as they are (set ``Content-Type``). A query value None is left out.
-        ``accept``: statuses ≥ 400 that are returned instead of raised. Raises errors.Error as the server said it,
+        ``accept``: statuses ≥ 400 that are returned instead of raised. ``sent`` is told of the bytes of the body as they
+        go out. Raises errors.Error as the server said it,
         TooLarge where the answer passes ``limit_bytes``, Unreachable, Untrusted.
         """
         received = bytearray()
@@ -101,6 +103,7 @@ class Transport:
             timeout_s=timeout_s,
             limit_bytes=limit_bytes,
             accept=accept,
+            sent=sent,
         )
         return Response(status=head.status, headers=head.headers, body=bytes(received))
 
@@ -116,6 +119,7 @@ class Transport:
         timeout_s: float = TIMEOUT_S,
         limit_bytes: int = BODY_LIMIT_BYTES,
         accept: Container[int] = (),
+        sent: Callable[[int], None] | None = None,
     ) -> Head:
         """Ask, give the answer's body piece by piece to ``write``, and return its head; otherwise as :meth:`request`."""
         fields = [*self._headers, *(headers or {}).items()]
@@ -125,7 +129,7 @@ class Transport:
             fields.append(("Content-Type", "application/json"))
         elif body is not None:
             payload = body
-        connection, head = await self._ask(method, _with_query(path, query), fields, payload, timeout_s)
+        connection, head = await self._ask(method, _with_query(path, query), fields, payload, timeout_s, sent)
         refused = head.status >= 400 and head.status not in accept
         refusal = bytearray()
         finished = False
@@ -153,19 +157,25 @@ class Transport:
             ) from error
 
     async def _ask(
-        self, method: str, path: str, fields: list[tuple[str, str]], payload: bytes | None, timeout_s: float
+        self,
+        method: str,
+        path: str,
+        fields: list[tuple[str, str]],
+        payload: bytes | None,
+        timeout_s: float,
+        sent: Callable[[int], None] | None,
     ) -> tuple[Connection, Head]:
         """Send a request, over an idle connection where one is still quiet, and wait for the head of the answer."""
         idle = self._take_idle()
         if idle is not None:
             try:
-                return idle, await _exchange(idle, method, path, fields, payload, timeout_s)
+                return idle, await _exchange(idle, method, path, fields, payload, timeout_s, sent)
             except Unreachable:
                 # The server closed it just while we asked. Asking again is safe only where nothing can be done twice.
                 if not idle.closed_unanswered or method != "GET":
                     raise
         fresh = await connect(self.target)
-        return fresh, await _exchange(fresh, method, path, fields, payload, timeout_s)
+        return fresh, await _exchange(fresh, method, path, fields, payload, timeout_s, sent)
 
     def _take_idle(self) -> Connection | None:
         while self._idle:
@@ -189,10 +199,11 @@ async def _exchange(
     fields: list[tuple[str, str]],
     payload: bytes | None,
     timeout_s: float,
+    sent: Callable[[int], None] | None,
 ) -> Head:
     try:
         with trio.move_on_after(timeout_s):
-            await connection.send(method, path, fields, payload)
+            await connection.send(method, path, fields, payload, sent=sent)
             return await connection.head()
         raise Unreachable(f"{connection.target} does not answer within {timeout_s:g} s")
     except BaseException:

@@ -33,6 +33,7 @@ def upload(common: Common, file: Path) -> None:
     It is made with 'tar --format=ustar -czf FILE config.yml ca.crt'. It holds config.yml and ca.crt, and host.crt with host.key where all nodes share them; without, every node uses the
     ones it has.
     """
+    from edgegc.cli.progress import bar
     from edgegc.cli.remote import ask, cluster_scope
     from edgegc.nebula.archive import DEFAULT_LIMITS
 
@@ -42,7 +43,9 @@ def upload(common: Common, file: Path) -> None:
     body = file.read_bytes()
 
     async def question(client: Client) -> message.BundleView:
-        return await client.upload_bundle(body, cluster_id=await cluster_scope(client, common))
+        cluster_id = await cluster_scope(client, common)
+        with bar(common, "uploading", len(body)) as sent:
+            return await client.upload_bundle(body, cluster_id=cluster_id, sent=sent)
 
     _show(common, ask(common, question))
 

@@ -170,6 +170,22 @@ async def test_token_query_and_body_are_sent() -> None:
     assert seen[1][1] == b"/behind/x?b=true&c=2.5&d=3&e=%C3%BC+%26"
 
 
+async def test_an_upload_says_how_far_it_is_and_arrives_whole() -> None:
+    bodies: list[bytes] = []
+    body = bytes(range(256)) * 1000
+
+    async def answer(request: h11.Request, body: bytes, stream: trio.abc.Stream) -> bytes:
+        bodies.append(body)
+        return response(200, b"{}")
+
+    sent: list[int] = []
+    async with serving(answer) as (url, _), Client(url) as client:
+        await client.request("POST", "/x", body=body, sent=sent.append)
+    assert bodies == [body]
+    assert sum(sent) == len(body)
+    assert len(sent) > 1
+
+
 async def test_the_pinned_key_is_enough_for_a_certificate_that_is_expired_and_names_nobody(
     tmp_path: Path,
 ) -> None:
