@@ -242,7 +242,12 @@ def _converted(key: str, found: _Value) -> Any:
         limit = f"expected one of {', '.join(choices)}" if choices else _in_words(str(error))
         raise errors.Invalid(f"{key} ({found.source}): {limit}, not {found.value!r}") from None
     if isinstance(value, Path):
-        return found.base / value.expanduser()
+        try:
+            return found.base / value.expanduser()
+        except RuntimeError:
+            raise errors.Invalid(
+                f"{key} ({found.source}): expected a path, not {found.value!r}: there is no such user's home"
+            ) from None
     return value
 
 

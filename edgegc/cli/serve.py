@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from edgegc.settings import Settings
+
+ENDING_S: Final = 30.0
+"""How long a daemon that answers no more may take to end, before that counts as a failure: draining, and a full disk."""
 
 
 def server_options(function: Callable[..., None]) -> Callable[..., None]:
@@ -96,6 +99,7 @@ def run(load: Callable[[], Settings], *, beside: Callable[[Settings], Awaitable[
     import trio
 
     from edgegc import daemon, logs
+    from edgegc.connection import Unreachable
 
     settings = load()
     logs.configure(level=settings.log.level, format=settings.log.format)
@@ -114,6 +118,11 @@ def run(load: Callable[[], Settings], *, beside: Callable[[Settings], Awaitable[
             ready = trio.Event()
             nursery.start_soon(serve)
             await ready.wait()
-            await beside(settings)
+            try:
+                await beside(settings)
+            except Unreachable:
+                # It has answered before: most likely it is just ending, because it was told to, and cancels us.
+                await trio.sleep(ENDING_S)
+                raise
 
     trio.run(main)

@@ -55,9 +55,10 @@ async def poll(box: Box, token: str, query: str, **headers: str) -> Poll:
     await client.send(
         f"GET {PATH}?{query} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n{lines}\r\n".encode()
     )
-    with trio.move_on_after(0.5):
-        while await held(box) <= before:
-            await trio.sleep(0.01)
+    # Never cancelled in the middle of an answer: the connection is used again.
+    deadline = trio.current_time() + 0.5
+    while await held(box) <= before and trio.current_time() < deadline:
+        await trio.sleep(0.01)
     return Poll(client)
 
 

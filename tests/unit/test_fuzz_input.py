@@ -84,6 +84,7 @@ def test_any_bytes_are_read_as_settings_or_refused(directory: Path, content: byt
 
 
 @THOUSANDS
+@example(key="nebula.path", text="~nobody-of-this-name/nebula")
 @given(key=st.sampled_from(sorted(set(keys()) - {"data.dir"})), text=st.text(max_size=30))
 def test_any_environment_is_read_or_refused_by_the_name_of_its_key(
     directory: Path, key: str, text: str
