@@ -510,6 +510,11 @@ async def test_the_server_that_answers_is_asked_first_after_a_restart(data: Path
             settings.edit(
                 machine.directory, lambda all_: all_.with_cluster(msgspec.structs.replace(own, servers=both))
             )
+            # News for the node: where there is none, the first question is held, and contact shows only at its end.
+            changed = await box.request(
+                "PATCH", f"/api/v1/nodes/{own.node_id}", body={"mtu": 1400 if first else 1401}
+            )
+            assert changed.status == 200
             before = knocks
             async with machine.agent() as agent:
                 await until(lambda: only(agent).last_contact_at is not None, "contact")
