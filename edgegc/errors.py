@@ -70,9 +70,17 @@ class NotFound(Error):
 
 
 class Conflict(Error):
-    """The request is right in itself, but not in the present state."""
+    """The request is right in itself, but not in the present state.
+
+    ``unless``: the field of the request that, when true, has it done all the same. ``message`` says what that would do,
+    and leaves the name to whoever shows it: a command calls it a flag.
+    """
 
     code = "conflict"
+
+    def __init__(self, message: str, *, retry_after_s: int | None = None, unless: str | None = None) -> None:
+        super().__init__(message, retry_after_s=retry_after_s)
+        self.unless = unless
 
 
 class TooLarge(Error):

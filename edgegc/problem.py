@@ -60,4 +60,6 @@ def rebuild(head: Head, body: bytes) -> errors.Error:
     text = problem.detail or problem.title
     if kind is errors.Error:
         text = f"{text} (request {problem.request_id})"
+    if kind is errors.Conflict:
+        return errors.Conflict(text, retry_after_s=retry_after_s, unless=problem.unless or None)
     return kind(text, retry_after_s=retry_after_s)

@@ -52,8 +52,12 @@ def answer(
     request_id: str,
     code: errors.Code | None = None,
     headers: tuple[tuple[str, str], ...] = (),
+    unless: str | None = None,
 ) -> Answer:
-    """Build the answer for a status; the code follows from it where none is given (``invalid_request`` for any that has none)."""
+    """Build the answer for a status; the code follows from it where none is given (``invalid_request`` for any that has none).
+
+    ``unless``: see :class:`edgegc.errors.Conflict`.
+    """
     if code is None:
         code = CODE.get(status, "invalid_request")
     problem = Problem(
@@ -63,6 +67,7 @@ def answer(
         code=code,
         detail=detail,
         request_id=request_id,
+        unless=unless or msgspec.UNSET,
     )
     return Answer(status, (("content-type", CONTENT_TYPE), *headers), _encode(problem))
 
@@ -78,7 +83,8 @@ def of_error(error: errors.Error, *, request_id: str) -> Answer:
     elif status in (429, 503):
         retry_after_s = error.retry_after_s if error.retry_after_s is not None else RETRY_AFTER_S
         headers = (("retry-after", str(retry_after_s)),)
-    return answer(status, detail, request_id=request_id, code=error.code, headers=headers)
+    unless = error.unless if isinstance(error, errors.Conflict) else None
+    return answer(status, detail, request_id=request_id, code=error.code, headers=headers, unless=unless)
 
 
 def internal(*, request_id: str) -> Answer:

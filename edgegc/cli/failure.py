@@ -76,6 +76,9 @@ def explain(error: BaseException) -> tuple[Exit, str]:
             return Exit.INTERRUPTED, "interrupted"
         case click.ClickException():
             return Exit.FAILED, error.format_message()
+        case errors.Conflict(unless=str(field)):
+            # What is a field of the API's requests is a flag here, by the same name.
+            return Exit.REFUSED, f"{error.message}; --{field.replace('_', '-')} does it all the same"
         case errors.Error():
             return _exit_code(error), error.message
         case BrokenPipeError():

@@ -153,7 +153,9 @@ async def delete(control: Control, caller: Caller, cluster_id: str, *, cascade: 
         cluster = _get(write.connection, cluster_id)
         if cluster.node_count and not cascade:
             nodes = "1 node" if cluster.node_count == 1 else f"{cluster.node_count} nodes"
-            raise Conflict(f"the cluster {cluster.name!r} has {nodes}; cascade=true deletes them with it")
+            raise Conflict(
+                f"the cluster {cluster.name!r} has {nodes}, which would be deleted with it", unless="cascade"
+            )
         cluster_deletion.delete(write, cluster.id)
 
     await control.write(caller, job)

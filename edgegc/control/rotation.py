@@ -87,7 +87,7 @@ async def take(control: Control, caller: Caller, cluster_id: str, request: CaRot
                 f"{_NEXT[now.phase]!r}, not {request.step!r}"
             )
         if waiting and request.step != "prepare" and not request.force:
-            raise Conflict(_not_ready(waiting, now.phase))
+            raise Conflict(_not_ready(waiting, now.phase), unless="force")
         {"prepare": _prepare, "issue": _issue, "retire": _retire}[request.step](write, now.cluster)
         write.audit(f"ca.{request.step}{'.forced' if request.force and waiting else ''}", cluster_id)
 
@@ -169,4 +169,4 @@ def _not_ready(waiting: tuple[RotationWaiting, ...], phase: RotationPhase) -> st
     step = {"prepared": "prepare", "issued": "issue"}[phase]
     names = ", ".join(each.name for each in waiting[:NAMED])
     more = f" and {len(waiting) - NAMED} more" if len(waiting) > NAMED else ""
-    return f"not every node has applied {step!r} yet: waiting for {names}{more}; 'force' would cut them off"
+    return f"not every node has applied {step!r} yet: waiting for {names}{more}, which would be cut off"

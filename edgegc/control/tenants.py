@@ -80,7 +80,7 @@ async def delete(control: Control, caller: Caller, tenant_id: str, *, cascade: b
         tenant = _get(write.connection, tenant_id)
         owned = clusters.of_tenant(write.connection, tenant.id)
         if owned and not cascade:
-            raise Conflict(_owns(tenant.name, [name for _, name in owned]))
+            raise Conflict(_owns(tenant.name, [name for _, name in owned]), unless="cascade")
         for cluster_id, _ in owned:
             cluster_deletion.delete(write, cluster_id)
         tenants.delete(write.connection, tenant.id)
@@ -93,7 +93,7 @@ def _owns(tenant: str, names: list[str]) -> str:
     more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
     return (
         f"the tenant {tenant!r} has clusters: {', '.join(names[:MOST_NAMES])}{more}; "
-        "cascade=true deletes them with all their nodes"
+        "they would be deleted with it, with all their nodes"
     )
 
 

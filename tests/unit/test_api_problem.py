@@ -8,6 +8,8 @@ import pytest
 
 from edgegc import errors
 from edgegc.api import problem
+from edgegc.connection import Head
+from edgegc.problem import rebuild
 
 
 @pytest.mark.parametrize("code", list(problem.STATUS))
@@ -40,6 +42,14 @@ def test_who_may_come_back_is_told_when(error: errors.Error) -> None:
 def test_the_time_an_error_names_wins() -> None:
     made = problem.of_error(errors.TooMany("slow down", retry_after_s=42), request_id="r")
     assert dict(made.headers)["retry-after"] == "42"
+
+
+def test_a_refusal_that_can_be_overruled_says_by_what_and_comes_back_as_it_was() -> None:
+    made = problem.of_error(errors.Conflict("it has nodes", unless="cascade"), request_id="r")
+    assert json.loads(made.body)["unless"] == "cascade"
+    again = rebuild(Head(status=made.status, headers={}), made.body)
+    assert isinstance(again, errors.Conflict)
+    assert (again.message, again.unless) == ("it has nodes", "cascade")
 
 
 def test_a_group_stands_for_the_error_in_it() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 # Patterns end in \Z, not $, which lets a line feed pass. What a pattern can't say, and `control` checks with a better
 # sentence, has a format: it is only shown in the API's document.
@@ -87,3 +87,7 @@ class Problem(Struct, frozen=True, kw_only=True):
     code: str
     detail: str
     request_id: str
+    unless: Annotated[
+        str | UnsetType,
+        Meta(description="the field or parameter of the request that, when true, has it done all the same"),
+    ] = UNSET
