@@ -97,7 +97,16 @@ async def join(
                 ) from error
             raise
     cluster = await in_thread(
-        partial(_remember, directory, enrolled, pair=pair, name=name, server=server, nebula=nebula)
+        partial(
+            _remember,
+            directory,
+            enrolled,
+            pair=pair,
+            name=name,
+            server=server,
+            nebula=nebula,
+            insecure_http=insecure_http,
+        )
     )
     await in_thread(partial(files.remove_durably, pending))
     old = before.cluster(cluster.id)
@@ -170,6 +179,7 @@ def _remember(
     name: str,
     server: Server,
     nebula: Path | None,
+    insecure_http: bool,
 ) -> settings.Cluster:
     """Put the key where its cluster looks for it, then the cluster into ``agent.toml``, each durably. Blocking."""
     versions = Versions(directory / enrolled.cluster_id)
@@ -197,6 +207,7 @@ def _remember(
                 mode="managed" if enrolled.overlay_ip is not None else "uploaded",
                 servers=servers,
                 fallback=None if server in servers else server,
+                insecure_http=insecure_http,
                 signers=enrolled.signers,
                 tun_device=old.tun_device if old else settings.free_device(enrolled.cluster_name, taken),
                 listen_port=old.listen_port if old else 0,

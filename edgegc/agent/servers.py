@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING, TypeVar
 
 from edgegc.client import Client, Unreachable, Untrusted
+from edgegc.connection import parse_target
 from edgegc.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class Servers:
     ) -> None:
         self._connect = connect or _connect
         self._on_good = on_good
-        self._token = ""
+        self._cluster = cluster
         self._servers: tuple[Server, ...] = ()
         self._good = 0
         self._clients: dict[Server, Client] = {}
@@ -39,7 +40,7 @@ class Servers:
     def use(self, cluster: Cluster) -> None:
         """Use the servers of these settings from now on; the one that was good stays first choice if it is among them."""
         good = self.good
-        self._token = cluster.node_token
+        self._cluster = cluster
         self._servers = (*cluster.servers, *((cluster.fallback,) if cluster.fallback else ()))
         self._good = self._servers.index(good) if good in self._servers else 0
         self.close()
@@ -92,8 +93,18 @@ class Servers:
     def _client(self, server: Server) -> Client:
         client = self._clients.get(server)
         if client is None:
-            client = self._clients[server] = self._connect(server, self._token)
+            self._refuse_readable(server)
+            client = self._clients[server] = self._connect(server, self._cluster.node_token)
         return client
+
+    def _refuse_readable(self, server: Server) -> None:
+        """Raise Untrusted where the token would be readable on the way, and nobody at this machine has said that it may."""
+        target = parse_target(server.url, pin=server.pin)
+        if target.readable and not self._cluster.insecure_http:
+            raise Untrusted(
+                f"{target} is clear text: whoever listens on the way could read this node's token; where it may be, "
+                f"'edgegc agent set-server {self._cluster.name} {server.url} --insecure-http' says so"
+            )
 
 
 def _connect(server: Server, token: str) -> Client:

@@ -41,7 +41,8 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     ``servers`` are tried in order. ``fallback`` is the server that was good before ``servers`` were replaced; it is
     tried last, and dropped when one of them has answered: a wrong address in the control plane's settings must not
     cut a node off for ever. ``listen_port`` counts where the bundle leaves it open; 0: any free one. ``nebula``:
-    the executable; None looks in the usual places.
+    the executable; None looks in the usual places. ``insecure_http``: whether the token may go to a server beyond this
+    machine in clear text, which only a person may say: not the control plane, by naming such an address.
     """
 
     id: str
@@ -55,6 +56,7 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     signers: tuple[str, ...]
     tun_device: Device
     fallback: Server | None = None
+    insecure_http: bool = False
     listen_port: Annotated[int, Meta(ge=0, le=65535)] = 0
     nebula: Path | None = None
     log_level: Literal["debug", "info"] = "info"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgegc.cli.failure import Exit, Failure
-from edgegc.cli.options import Common, Group, local_options
+from edgegc.cli.options import Common, Group, insecure_http_option, local_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -152,15 +152,11 @@ def log(common: Common, cluster: str | None) -> None:
 @click.option(
     "--pin", metavar="SHA256", help="The server's public key; '' for none. [default: the one known so far]"
 )
-@click.option(
-    "--insecure-http",
-    is_flag=True,
-    help="Clear text beyond this machine: whoever listens on the way reads every token.",
-)
+@insecure_http_option
 @config_dir_option
 @local_options
 @click.pass_obj
-def set_server(common: Common, cluster: str, url: str, pin: str | None, insecure_http: bool) -> None:
+def set_server(common: Common, cluster: str, url: str, pin: str | None) -> None:
     """Say where the control plane of a cluster is, by name or id; a running agent follows at once.
 
     Only needed when it moved while this machine could not hear of it.
@@ -173,7 +169,7 @@ def set_server(common: Common, cluster: str, url: str, pin: str | None, insecure
     from edgegc.model.manifest import Server
 
     target = parse_target(url.rstrip("/"), pin=pin or None)
-    if not insecure_http:
+    if not common.insecure_http:
         refuse_readable(target)
 
     def change(all_: settings.Settings) -> settings.Settings:
@@ -183,7 +179,9 @@ def set_server(common: Common, cluster: str, url: str, pin: str | None, insecure
         if pin is None and len(known) == 1 and url.startswith("https:"):
             (chosen,) = known  # a box that moved took its key along; forgetting it would trust strangers more
         server = Server(url=url.rstrip("/"), pin=chosen.lower() if chosen else None)
-        return all_.with_cluster(msgspec.structs.replace(own, servers=(server,), fallback=None))
+        return all_.with_cluster(
+            msgspec.structs.replace(own, servers=(server,), fallback=None, insecure_http=common.insecure_http)
+        )
 
     settings.edit(_directory(), change)
     note(common, f"{cluster} is asked for at {url.rstrip('/')} from now on")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgegc.cli.options import Command, Common, local_options
+from edgegc.cli.options import Command, Common, insecure_http_option, local_options
 
 if TYPE_CHECKING:
     from edgegc.agent.join import Joined
@@ -41,11 +41,7 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Where this machine is a node of the cluster already, make it another one.",
 )
-@click.option(
-    "--insecure-http",
-    is_flag=True,
-    help="Clear text beyond this machine: whoever listens on the way reads every token.",
-)
+@insecure_http_option
 @click.option("--start", is_flag=True, help="Run the agent afterwards, in the foreground.")
 @local_options
 @click.pass_obj
@@ -58,7 +54,6 @@ def join(
     config_dir: Path | None,
     nebula: Path | None,
     replace: bool,
-    insecure_http: bool,
     start: bool,
 ) -> None:
     """Make this machine a node of a cluster.
@@ -81,7 +76,7 @@ def join(
             name=name,
             nebula=nebula,
             replace=replace,
-            insecure_http=insecure_http,
+            insecure_http=common.insecure_http,
         )
 
     _show(common, trio.run(run), directory=directory, starts=start)

@@ -43,6 +43,7 @@ class Common:
     given_token: str | None = None
     given_pin: str | None = None
     given_data_dir: Path | None = None
+    insecure_http: bool = False
     cluster: str | None = None
 
     @property
@@ -110,12 +111,21 @@ _TOKEN = _shared("--token", attribute="given_token", metavar="TOKEN", help="API 
 _PIN = _shared(
     "--pin", attribute="given_pin", metavar="SHA256", help="The server's public key. [env: EDGEGC_PIN]"
 )
+_INSECURE_HTTP = _shared(
+    "--insecure-http",
+    attribute="insecure_http",
+    is_flag=True,
+    help="Clear text beyond this machine: whoever listens on the way reads every token.",
+)
 _CLUSTER = _shared(
     "--cluster",
     attribute="cluster",
     metavar="NAME|ID",
     help="Which cluster; not needed when there is only one.",
 )
+
+
+_SERVER = (_URL, _TOKEN, _PIN, _INSECURE_HTTP, _DATA_DIR)
 
 
 def _together(*options: Callable[[F], F]) -> Callable[[F], F]:
@@ -193,14 +203,19 @@ def data_dir_option(function: F) -> F:
     return _DATA_DIR(function)
 
 
+def insecure_http_option(function: F) -> F:
+    """Add ``--insecure-http``."""
+    return _INSECURE_HTTP(function)
+
+
 def remote_options(function: F) -> F:
     """Add the options of a command that asks a server about the box as a whole."""
-    return _together(_OUTPUT, _QUIET, _NO_COLOR, _URL, _TOKEN, _PIN, _DATA_DIR)(function)
+    return _together(_OUTPUT, _QUIET, _NO_COLOR, *_SERVER)(function)
 
 
 def cluster_options(function: F) -> F:
     """Add the options of a command that asks a server about one cluster."""
-    return _together(_CLUSTER, _OUTPUT, _QUIET, _NO_COLOR, _URL, _TOKEN, _PIN, _DATA_DIR)(function)
+    return _together(_CLUSTER, _OUTPUT, _QUIET, _NO_COLOR, *_SERVER)(function)
 
 
 class Command(click.Command):

@@ -11,6 +11,7 @@ from msgspec import UNSET
 from edgegc import errors
 from edgegc.cli.failure import Exit, Failure
 from edgegc.client import Client
+from edgegc.connection import refuse_readable
 from edgegc.model import message
 
 if TYPE_CHECKING:
@@ -25,9 +26,15 @@ MOST_PER_PAGE = 500
 
 
 def open_client(common: Common) -> Client:
-    """Return a client of the server that the command line names. Raises Failure where nothing can be there."""
+    """Return a client of the server that the command line names. Raises Failure where nothing can be there.
+
+    Invalid for clear text beyond this machine, unless ``--insecure-http`` was given.
+    """
     if common.url is not None:
-        return Client(common.url, token=common.token, pin=common.pin)
+        client = Client(common.url, token=common.token, pin=common.pin)
+        if not common.insecure_http:
+            refuse_readable(client.target)
+        return client
     socket = common.data_dir.absolute() / ADMIN_SOCKET
     try:
         there = socket.is_socket()

@@ -292,6 +292,29 @@ class Server2(msgspec.Struct):
         pass
 
 
+async def test_no_server_that_others_name_gets_the_token_in_clear_text() -> None:
+    readable, good = Server(url="http://192.0.2.1:8080", pin=None), Server(url="https://box", pin=None)
+    own = ControlPlane().membership(servers=(readable,), fallback=good)
+
+    async def note(server: Server) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def question(line: Any) -> str:
+        await trio.lowlevel.checkpoint()
+        return str(line)
+
+    def ours(**changes: Any) -> Servers:
+        cluster = msgspec.structs.replace(own, **changes)
+        return Servers(cluster, on_good=note, connect=lambda server, token: server.url)  # type: ignore[arg-type, return-value]
+
+    assert await ours().ask(question) == good.url
+    with pytest.raises(
+        Untrusted, match=r"clear text.*set-server home http://192\.0\.2\.1:8080 --insecure-http"
+    ):
+        await ours(fallback=None).ask(question)
+    assert await ours(insecure_http=True).ask(question) == readable.url
+
+
 async def test_servers_are_tried_in_order_and_the_good_one_is_remembered() -> None:
     lines = {name: Server2(name) for name in ("a", "b", "fallback")}
     asked: list[str] = []

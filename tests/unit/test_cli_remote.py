@@ -8,6 +8,7 @@ import pytest
 
 from edgegc.cli.failure import Exit, Failure
 from edgegc.cli.main import run
+from edgegc.cli.options import Common
 from edgegc.cli.remote import _only, is_id, open_client
 
 if TYPE_CHECKING:
@@ -58,6 +59,18 @@ def test_an_unreachable_url_exits_5(capsys: pytest.CaptureFixture[str]) -> None:
     assert "127.0.0.1:1" in capsys.readouterr().err
 
 
+def test_no_token_is_sent_in_clear_text_beyond_this_machine_unless_told(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    there = Common(given_url="http://192.0.2.1:8080", given_token="ega_x")
+    assert run(["node", "list", "--url", there.url or "", "--token", "ega_x"]) == Exit.USAGE
+    said = capsys.readouterr().err
+    assert "use https://" in said
+    assert "--insecure-http" in said
+    there.insecure_http = True
+    assert open_client(there).target.readable
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -78,8 +91,6 @@ def test_a_wrong_command_line_exits_2_and_names_what_is_wrong(
 
 def test_open_client_takes_the_socket_of_the_data_directory(tmp_path: Path) -> None:
     import socket
-
-    from edgegc.cli.options import Common
 
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / "admin.sock"))
