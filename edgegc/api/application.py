@@ -20,7 +20,7 @@ from edgegc import errors
 from edgegc.api import auth, codec, compression, operation, problem, streamed
 from edgegc.api.limits import RateLimits
 from edgegc.api.queries import NoQuery
-from edgegc.model.credential import Repeatable
+from edgegc.model.credential import Repeatable, with_body
 
 if TYPE_CHECKING:
     from quart.ctx import RequestContext
@@ -68,7 +68,8 @@ class Application(QuartTrio):
 
         :raises errors.Unauthorized: it does not say who asks, or not rightly.
         :raises errors.TooMany: the node asks too often, or its address has failed too often.
-        :raises errors.Invalid: it has a query string, and its path declares none: a mistake worth telling.
+        :raises errors.Invalid: it has a query string or an ``Idempotency-Key``, and its path declares none: a mistake
+            worth telling.
         """
         try:
             caller = await self.same_caller()
@@ -78,8 +79,11 @@ class Application(QuartTrio):
             raise
         auth.state_of(request)["actor"] = f"{caller.kind}:{caller.id}"
         self.limits.request(caller, trio.current_time())
-        if request.query_string and operation.of(self, request.url_rule).query is None:
+        declared = operation.of(self, request.url_rule)
+        if request.query_string and declared.query is None:
             self.query(NoQuery)
+        if auth.IDEMPOTENCY_KEY in request.headers and auth.IDEMPOTENCY_KEY not in declared.headers:
+            _no_key()
         return caller
 
     async def same_caller(self) -> Caller:
@@ -104,23 +108,28 @@ class Application(QuartTrio):
         """Read the present request's body; see :func:`codec.body`."""
         return await codec.body(request, kind, limit=self._body_bytes)
 
-    async def creation(self, kind: type[T]) -> tuple[Caller, T]:
-        """Authenticate the present request and read its body, for a route that creates something: it may be sent again.
+    async def creator(self) -> Caller:
+        """Authenticate the present request, for a route that creates something: it may be sent again.
 
-        The route declares ``headers=(auth.IDEMPOTENCY_KEY,)``. Raises as :meth:`caller` and :func:`codec.body` do.
+        The route declares ``headers=(auth.IDEMPOTENCY_KEY,)``. A body is none of the caller's yet; whoever reads one
+        says so (:func:`with_body`). Raises as :meth:`caller` does.
 
         :raises errors.Invalid: also where its ``Idempotency-Key`` is none.
         """
         caller = await self.caller()
         key = auth.idempotency_key(request)
+        if key is None:
+            return caller
+        target = f"{request.path}?{request.query_string.decode('latin-1')}"
+        return msgspec.structs.replace(
+            caller, repeatable=Repeatable(key=key, scope=f"{request.method} {target}")
+        )
+
+    async def creation(self, kind: type[T]) -> tuple[Caller, T]:
+        """Be :meth:`creator`, and read the body. Raises as that and :func:`codec.body` do."""
+        caller = await self.creator()
         content = await codec.content(request, limit=self._body_bytes)
-        if key is not None:
-            target = f"{request.path}?{request.query_string.decode('latin-1')}"
-            repeatable = Repeatable(
-                key=key, scope=f"{request.method} {target}", body_digest=hashlib.sha256(content).digest()
-            )
-            caller = msgspec.structs.replace(caller, repeatable=repeatable)
-        return caller, codec.decode(content, kind)
+        return with_body(caller, hashlib.sha256(content).digest()), codec.decode(content, kind)
 
     def query(self, kind: type[T]) -> T:
         """Read the present request's query string; see :func:`codec.query`."""
@@ -188,6 +197,14 @@ class Application(QuartTrio):
             what=f"{request.method} {state.get('route', '-')}" if refused else error.message,
             source=state.get("source") or "socket",
             request_id=request_id,
+        )
+
+
+def _no_key() -> None:
+    """Refuse an ``Idempotency-Key`` where it would do nothing; what only reads is the same however often it is asked."""
+    if request.method not in ("GET", "HEAD"):
+        raise errors.Invalid(
+            f"{auth.IDEMPOTENCY_KEY}: {request.method} takes none at this path; only what creates something does"
         )
 
 

@@ -82,7 +82,8 @@ REQUEST_HEADERS: Final[dict[str, Header]] = {
     ),
     "Idempotency-Key": Header(
         says="A name that the sender gives the request, so that it can be sent again: for 24 hours it is answered as "
-        "the first time and makes nothing new. With another body: 409.",
+        "the first time and makes nothing new. With another body: 409. Only what creates something takes one; other "
+        "requests that change something are refused with one: 400.",
         schema={"type": "string", "pattern": "^[!-~]{1,255}$"},
         example="7f9c2ba4-e88f-4d12-b8c6-0a1b2c3d4e5f",
     ),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from quart import request
 
-from edgegc.api import codec, downloads, ranges, streamed
+from edgegc.api import auth, codec, downloads, ranges, streamed
 from edgegc.api.operation import GZIP, Content, declare
 from edgegc.api.queries import ClusterQuery
 from edgegc.control import uploads
@@ -33,6 +33,7 @@ def add(app: Application) -> None:
         "Upload a bundle",
         who="cluster admin",
         takes=GZIP,
+        headers=(auth.IDEMPOTENCY_KEY,),
         gives={
             201: message.BundleView,
             200: Content(kind=message.BundleView, says="It is what is active already; no version moved."),
@@ -43,7 +44,7 @@ def add(app: Application) -> None:
         "is wrong with which file.",
     )
     async def upload_bundle() -> Response:
-        caller = await app.caller()
+        caller = await app.creator()
         cluster_id = app.query(ClusterQuery).cluster_id
         parts, length = streamed.Parts(request), request.content_length
         made = await uploads.receive(control, caller, cluster_id, parts, length=length)
@@ -105,6 +106,7 @@ def add(app: Application) -> None:
     @describe(
         "Go back, or forward, to a bundle",
         who="cluster admin",
+        headers=(auth.IDEMPOTENCY_KEY,),
         gives={
             201: message.BundleView,
             200: Content(kind=message.BundleView, says="It is what is active already; no version moved."),
@@ -113,7 +115,7 @@ def add(app: Application) -> None:
         says="Makes a new version with the old content: versions of a cluster only rise.",
     )
     async def activate_bundle(version: str) -> Response:
-        caller = await app.caller()
+        caller = await app.creator()
         made = await uploads.activate(control, caller, app.query(ClusterQuery).cluster_id, _number(version))
         return codec.reply(made.view, 201 if made.is_new else 200)
 

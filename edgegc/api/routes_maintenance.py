@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 from quart_trio.wrappers import TrioResponse
 
-from edgegc.api import codec
+from edgegc.api import auth, codec
 from edgegc.api.operation import Content, declare
 from edgegc.control import maintenance
 from edgegc.model import message
@@ -35,12 +35,13 @@ def add(app: Application) -> None:
     @app.post("/api/v1/maintenance/backup")
     @describe(
         "Copy the database into the box's backups",
+        headers=(auth.IDEMPOTENCY_KEY,),
         gives={201: message.BackupView},
         says="Every change that was answered before is in it. Secrets in it are sealed with the box's master.key, which "
         "is not. The newest `backup.keep` copies stay.",
     )
     async def backup() -> Response:
-        caller = await app.caller()
+        caller = await app.creator()
         return codec.reply(await maintenance.backup(control, caller), 201)
 
     @app.get("/api/v1/maintenance/backups")

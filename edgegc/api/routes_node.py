@@ -50,14 +50,15 @@ def add(app: Application) -> None:
         "Become a node",
         who="enrolment key",
         takes=message.Enroll,
+        headers=(auth.IDEMPOTENCY_KEY,),
         gives={201: message.Enrolled},
         refuses=(409,),
         says="Repeated within an hour with the same name, public key and enrolment key, before the token was used, it answers a new token for the same node.",
     )
     async def enroll() -> Response:
-        caller = await app.caller()
+        caller, body = await app.creation(message.Enroll)
         app.limits.enrolment(caller, trio.current_time())
-        return codec.reply(await enrolment.enroll(control, caller, await app.body(message.Enroll)), 201)
+        return codec.reply(await enrolment.enroll(control, caller, body), 201)
 
     @app.get("/api/v1/config/version")
     @describe(

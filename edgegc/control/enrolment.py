@@ -14,10 +14,8 @@ from edgegc.control.repetition import once
 from edgegc.control.views import key_view, overlay_cidr, signer_texts
 from edgegc.control.write import new_id
 from edgegc.errors import Conflict, Forbidden, NotFound, Unauthorized
-from edgegc.model.cluster import Cluster, Signer
 from edgegc.model.credential import EnrolmentKey
 from edgegc.model.message import DEFAULT_MTU, Enrolled, EnrolmentKeyList, EnrolmentKeyView
-from edgegc.model.node import Node
 from edgegc.store import authorities, clusters, enrolment_keys, nodes
 
 if TYPE_CHECKING:
@@ -25,18 +23,13 @@ if TYPE_CHECKING:
 
     from edgegc.control.control import Control
     from edgegc.control.write import Write
+    from edgegc.model.cluster import Cluster
     from edgegc.model.credential import Caller
     from edgegc.model.message import Enroll, EnrolmentKeyCreate
+    from edgegc.model.node import Node
 
 REPEATABLE_S = 3600
 """An enrolment whose answer was lost can be repeated this long; after that the name is somebody else's."""
-
-
-class _Outcome(msgspec.Struct, frozen=True):
-    node: Node
-    cluster: Cluster
-    signers: tuple[Signer, ...]
-    token: str
 
 
 async def create_key(
@@ -102,8 +95,7 @@ async def enroll(control: Control, caller: Caller, request: Enroll) -> Enrolled:
     public_key = public_key_of(request.public_key)
     new_node_id = new_id()
 
-    def job(write: Write) -> _Outcome:
-        key = _usable_key(write, caller.id)
+    def make(write: Write, key: EnrolmentKey) -> Enrolled:
         cluster = clusters.get(write.connection, key.cluster_id)
         if cluster is None:
             raise Unauthorized("enrolment key of a cluster that is gone")
@@ -129,22 +121,27 @@ async def enroll(control: Control, caller: Caller, request: Enroll) -> Enrolled:
                 token_digest=token_digest,
             )
         write.audit("node.enroll", node.id)
-        return _Outcome(node, cluster, authorities.signers(write.connection, cluster.id), token)
+        return Enrolled(
+            node_id=node.id,
+            node_token=token,
+            tenant_id=cluster.tenant_id,
+            cluster_id=cluster.id,
+            cluster_name=cluster.name,
+            overlay_ip=overlay_cidr(node.overlay_ip, cluster.network_cidr),
+            version=0,
+            signers=signer_texts(authorities.signers(write.connection, cluster.id)),
+            servers=control.servers,
+        )
 
-    outcome = await control.write(caller, job)
+    def job(write: Write) -> Enrolled:
+        key = _usable_key(write, caller.id)
+        return once(write, Enrolled, lambda write: make(write, key))
+
+    enrolled = await control.write(caller, job)
     if request.nebula_version is not None:
-        control.fleet.runs_nebula(outcome.node.id, request.nebula_version)
-    return Enrolled(
-        node_id=outcome.node.id,
-        node_token=outcome.token,
-        tenant_id=outcome.cluster.tenant_id,
-        cluster_id=outcome.cluster.id,
-        cluster_name=outcome.cluster.name,
-        overlay_ip=overlay_cidr(outcome.node.overlay_ip, outcome.cluster.network_cidr),
-        version=control.roll.effective(outcome.node.id),
-        signers=signer_texts(outcome.signers),
-        servers=control.servers,
-    )
+        control.fleet.runs_nebula(enrolled.node_id, request.nebula_version)
+    # Known when the roll has followed.
+    return msgspec.structs.replace(enrolled, version=control.roll.effective(enrolled.node_id))
 
 
 def _listed_key(connection: sqlite3.Connection, key_id: str) -> EnrolmentKey | None:

@@ -31,24 +31,24 @@ class KeptBackups:
         self._database = database
         self._directory = directory
         self._keep = keep
-        self._one = trio.Lock()
+        self.turn = trio.Lock()
+        """Whoever makes a copy, and says so, holds it meanwhile."""
         # By name, size and time: reading a copy through once is enough, unless it was replaced.
         self._digests: dict[tuple[str, int, int], str] = {}
 
     async def make(self, *, now: int) -> BackupView:
-        """Copy the database as of now, and let the oldest copy go. Unavailable without room for it.
+        """Copy the database as of now, and let the oldest copy go, in one's turn. Unavailable without room for it.
 
         Cancellation stops it, and leaves nothing.
         """
-        async with self._one:
-            stats = self._database.stats()
-            needed = stats.database_bytes + stats.wal_bytes + ROOM_LEFT_BYTES
-            path = await trio.to_thread.run_sync(self._prepare, needed, now)
-            await self._database.backup(path)
-            (made,) = [copy for copy in await self._all() if copy.path == path]
-            view = await self._view(made)
-            await self._prune()
-            return view
+        stats = self._database.stats()
+        needed = stats.database_bytes + stats.wal_bytes + ROOM_LEFT_BYTES
+        path = await trio.to_thread.run_sync(self._prepare, needed, now)
+        await self._database.backup(path)
+        (made,) = [copy for copy in await self._all() if copy.path == path]
+        view = await self._view(made)
+        await self._prune()
+        return view
 
     async def newest_first(self) -> tuple[BackupView, ...]:
         """Return the copies there are."""
@@ -63,7 +63,7 @@ class KeptBackups:
 
     async def prune(self) -> None:
         """Let go what is beyond the number to keep."""
-        async with self._one:
+        async with self.turn:
             await self._prune()
 
     async def _prune(self) -> None:

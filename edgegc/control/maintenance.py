@@ -6,16 +6,15 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from edgegc.control import wallclock
+from edgegc.control import repetition, wallclock
 from edgegc.control.callers import operator_only
-from edgegc.model.message import BackupList, Maintained
+from edgegc.model.message import BackupList, BackupView, Maintained
 from edgegc.store import authorities, certificates
 
 if TYPE_CHECKING:
     from edgegc.control.control import Control
     from edgegc.control.write import Write
     from edgegc.model.credential import Caller
-    from edgegc.model.message import BackupView
     from edgegc.store.backups import Copy
 
 LONGEST_GRACE_S = 86_400
@@ -28,11 +27,20 @@ SHOWN_FAULTS = 10
 async def backup(control: Control, caller: Caller) -> BackupView:
     """Copy the database into ``<data>/backups``: every write that was answered before is in it. Unavailable without room."""
     operator_only(caller)
-    # What nodes have reported is in memory until then.
-    await control.fleet.flush(last_seen=True)
-    made = await control.backups.make(now=control.clock.now())
-    await _audit(control, caller, "maintenance.backup", made.name)
-    return made
+    # One at a time: of two equal requests the second finds what was answered to the first.
+    async with control.backups.turn:
+        known = await control.write(caller, lambda write: repetition.found(write, BackupView))
+        if known is not None:
+            return known
+        # What nodes have reported is in memory until then.
+        await control.fleet.flush(last_seen=True)
+        made = await control.backups.make(now=control.clock.now())
+
+        def job(write: Write) -> BackupView:
+            write.audit("maintenance.backup", made.name)
+            return made
+
+        return await control.write(caller, lambda write: repetition.once(write, BackupView, job))
 
 
 async def list_backups(control: Control, caller: Caller) -> BackupList:

@@ -14,12 +14,13 @@ from typing import IO, TYPE_CHECKING, Final
 import msgspec
 import trio
 
-from edgegc.control import modes
+from edgegc.control import modes, repetition
 from edgegc.control.permissions import cluster_of
 from edgegc.control.versions import bump_cluster
 from edgegc.control.views import bundle_view
 from edgegc.errors import Conflict, NotFound, TooLarge, Unavailable, UnsupportedMedia
 from edgegc.model.bundle import UploadedBundle
+from edgegc.model.credential import with_body
 from edgegc.model.message import BundleList, BundleView
 from edgegc.nebula import archive, upload
 from edgegc.store import bundles, clusters
@@ -60,7 +61,8 @@ async def receive(
 
     ``parts`` is the body, read no further than its limits allow; ``length`` what the client says of it, if anything.
     Conflict in a managed cluster, TooLarge, UnsupportedMedia when it is no gzip, Invalid with a sentence for everything
-    else that is wrong with it, TooMany, Unavailable. What is active already is not stored again.
+    else that is wrong with it, TooMany, Unavailable. What is active already is not stored again. It may be sent again under
+    its name, and activating as well: :func:`repetition.once`.
     """
     found = await _admitted(control, caller, cluster_id, "admin")
     if length is not None and length > LIMIT_BYTES:
@@ -68,6 +70,10 @@ async def receive(
     async with control.uploads.turn(found):
         with _spooled(control) as spool:
             digest, size = await _receive(parts, spool)
+            caller = with_body(caller, bytes.fromhex(digest))
+            known = await control.write(caller, lambda write: repetition.found(write, Made))
+            if known is not None:
+                return known
             spool.seek(0)
             await trio.to_thread.run_sync(upload.check, spool.read)
             return await _store(control, caller, found, spool, digest=digest, size=size)
@@ -109,7 +115,7 @@ async def activate(control: Control, caller: Caller, cluster_id: str | None, ver
         bundle = _get(write.connection, found, version)
         return _make_active(write, bundle, keep=keep, action="bundle.activate")
 
-    return await control.write(caller, job)
+    return await control.write(caller, lambda write: repetition.once(write, Made, job))
 
 
 async def _admitted(control: Control, caller: Caller, cluster_id: str | None, need: Need) -> str:
@@ -185,7 +191,7 @@ async def _store(
             await _fill(control, caller, body_id, spool, size=size)
         written = body_id
 
-        def job(write: Write) -> Made:
+        def make(write: Write) -> Made:
             if known is not None and bundles.find_body(write.connection, cluster_id, digest) is None:
                 raise Conflict("the bundle with this content was deleted meanwhile; upload it again")
             bundles.finish_body(write.connection, written)
@@ -199,9 +205,16 @@ async def _store(
             )
             return _make_active(write, bundle, keep=keep, action="bundle.upload")
 
+        def job(write: Write) -> Made:
+            made = repetition.once(write, Made, make)
+            if known is None:
+                # Where another upload of the same was faster, no bundle has come to have this body.
+                bundles.drop_body(write.connection, written)
+            return made
+
         made = await control.write(caller, job)
     finally:
-        if known is None and body_id is not None and (made is None or not made.is_new):
+        if known is None and body_id is not None and made is None:
             left = body_id
             with trio.move_on_after(CLEANING_S, shield=True):
                 await control.write(caller, lambda write: bundles.drop_body(write.connection, left))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Literal
 
 import msgspec
@@ -35,12 +36,12 @@ class ApiToken(msgspec.Struct, frozen=True, kw_only=True):
 class Repeatable(msgspec.Struct, frozen=True, kw_only=True):
     """A request that its sender may send again, not knowing whether it arrived. ``scope`` is method and path.
 
-    ``key`` is what the sender calls it (``Idempotency-Key``), ``body_digest`` the SHA-256 of what it asks for.
+    ``key`` is what the sender calls it (``Idempotency-Key``), ``body_digest`` the SHA-256 of its body.
     """
 
     key: str
     scope: str
-    body_digest: bytes
+    body_digest: bytes = hashlib.sha256(b"").digest()
 
 
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,6 +63,15 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     request_id: str = ""
     repeatable: Repeatable | None = None
     """Set where the request carried an ``Idempotency-Key``."""
+
+
+def with_body(caller: Caller, digest: bytes) -> Caller:
+    """Return the caller of a request whose body, by its SHA-256, is known by now. Nothing to note where it has no key."""
+    if caller.repeatable is None:
+        return caller
+    return msgspec.structs.replace(
+        caller, repeatable=msgspec.structs.replace(caller.repeatable, body_digest=digest)
+    )
 
 
 def cluster_of_scope(scope: str) -> str | None:
