@@ -161,7 +161,7 @@ def restore(
         staging.mkdir(mode=0o700)
         try:
             facts, unpacked = verify(path, staging, done=done)
-            key = _key(unpacked, master_key, into)
+            key = _key(unpacked, facts, master_key, into)
             check_key(facts, key, name=str(master_key or backup_file.MASTER_KEY))
             _go_on(unpacked.database, key, above=_versions_there(into), now=now)
             restored = examine(unpacked.database)
@@ -192,16 +192,30 @@ def _refuse_to_overwrite(into: Path) -> None:
         )
 
 
-def _key(unpacked: backup_file.Unpacked, given: Path | None, into: Path) -> bytes:
+def _key(unpacked: backup_file.Unpacked, facts: Facts, given: Path | None, into: Path) -> bytes:
+    """Return the key to go on with: the one given, else the backup's, else the directory's own, which a restore that was
+    interrupted may have moved aside. Whether it fits is for the caller to check.
+    """
     if given is not None:
         return given.read_bytes()
-    own = into / backup_file.MASTER_KEY
-    for key in (unpacked.small.get(backup_file.MASTER_KEY), own.read_bytes() if own.exists() else None):
-        if key is not None:
-            return key
-    raise errors.Invalid(
-        "the backup holds no master.key, and the database can't be used without: name it with --master-key FILE"
-    )
+    held = unpacked.small.get(backup_file.MASTER_KEY)
+    if held is not None:
+        return held
+    aside = sorted(into.glob(f"replaced-*/{backup_file.MASTER_KEY}"), reverse=True)
+    own = [path.read_bytes() for path in (into / backup_file.MASTER_KEY, *aside) if path.exists()]
+    if not own:
+        raise errors.Invalid(
+            "the backup holds no master.key, and the database can't be used without: name it with --master-key FILE"
+        )
+    return next((key for key in own if _fits(facts, key)), own[0])
+
+
+def _fits(facts: Facts, key: bytes) -> bool:
+    try:
+        check_key(facts, key, name=backup_file.MASTER_KEY)
+    except BadBackup:
+        return False
+    return True
 
 
 def _versions_there(into: Path) -> Mapping[str, int]:

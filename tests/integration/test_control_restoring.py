@@ -239,15 +239,18 @@ def test_a_copy_from_before_a_migration_is_migrated(tmp_path: Path) -> None:
     assert rows(old, "PRAGMA user_version") == [(1,)]
 
 
+@pytest.mark.parametrize("secrets", [True, False])
 @pytest.mark.parametrize("step", range(1, 40))
 def test_cut_off_at_any_step_it_leaves_the_old_or_asks_to_be_run_again(
-    step: int, data: Path, backup: Path, monkeypatch: pytest.MonkeyPatch
+    step: int, secrets: bool, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every rename and removal is a place to die; dying is an exception that nothing catches, with no cleaning up."""
 
     class PowerCut(BaseException):
         pass
 
+    backup = tmp_path / "backup.tar"
+    write_backup(data, backup, secrets=secrets)
     left = [step]
     path_type = type(data)
 
