@@ -153,6 +153,8 @@ def _public_address(text: str, overlay: IPv4Network, *, field: str) -> str:
         raise Invalid(f"{field}: {text!r} is not ip:port, such as 203.0.113.9:4242") from None
     if not 1 <= int(port) <= 65535:
         raise Invalid(f"{field}: the port of {text!r} is not from 1 to 65535")
+    if isinstance(address, IPv6Address) and address.scope_id is not None:
+        raise Invalid(f"{field}: {text!r} has a zone, which means nothing on another machine")
     if address.is_unspecified or address.is_multicast:
         raise Invalid(f"{field}: {text!r} is nobody's address")
     if address in overlay:

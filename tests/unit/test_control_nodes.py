@@ -125,7 +125,15 @@ async def test_a_lighthouse_gets_the_port_of_its_first_address_and_follows_it() 
 
 @pytest.mark.parametrize(
     "address",
-    ["203.0.113.9", "example.com:4242", "203.0.113.9:0", "203.0.113.9:70000", "10.42.3.4:4242", "0.0.0.0:1"],
+    [
+        "203.0.113.9",
+        "example.com:4242",
+        "203.0.113.9:0",
+        "203.0.113.9:70000",
+        "10.42.3.4:4242",
+        "0.0.0.0:1",
+        "[fe80::1%eth0]:4242",
+    ],
 )
 async def test_a_public_address_that_is_none_is_refused_by_name(address: str) -> None:
     async with control_plane() as plane:
