@@ -20,6 +20,7 @@ from edgegc import errors
 from edgegc.api import auth, codec, compression, operation, problem, streamed
 from edgegc.api.limits import RateLimits
 from edgegc.api.queries import NoQuery
+from edgegc.control.failures import AUTHENTICATION_FAILED, REQUEST_FORBIDDEN
 from edgegc.model.credential import Repeatable, with_body
 
 if TYPE_CHECKING:
@@ -193,7 +194,7 @@ class Application(QuartTrio):
         refused = isinstance(error, errors.Forbidden)
         self.control.failures.note(
             actor=state.get("actor", "unknown"),
-            action="request.forbidden" if refused else "authentication.failed",
+            action=REQUEST_FORBIDDEN if refused else AUTHENTICATION_FAILED,
             what=f"{request.method} {state.get('route', '-')}" if refused else error.message,
             source=state.get("source") or "socket",
             request_id=request_id,

@@ -40,7 +40,7 @@ def add(app: Application) -> None:
         query=AuditQuery,
         gives={200: message.AuditList},
         says="Newest first. Every write is an entry; alike refusals of a minute are one, with their number. "
-        "Entries are kept for 400 days, and 100,000 of them at most.",
+        "Entries are kept for 400 days, and 100,000 of them at most, of which 20,000 refusals.",
     )
     async def list_audit() -> Response:
         caller = await app.caller()

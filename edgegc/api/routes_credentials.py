@@ -41,7 +41,11 @@ def add(app: Application) -> None:
 
     @app.get("/api/v1/enrollment-keys")
     @describe(
-        "List enrolment keys", who="cluster admin", query=ClusterQuery, gives={200: message.EnrolmentKeyList}
+        "List enrolment keys",
+        who="cluster admin",
+        query=ClusterQuery,
+        gives={200: message.EnrolmentKeyList},
+        says="Those that have expired are shown for 30 days more, then forgotten.",
     )
     async def list_keys() -> Response:
         caller = await app.caller()

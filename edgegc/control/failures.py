@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from edgegc.store import audit
+from edgegc.store.audit import AUTHENTICATION_FAILED, REQUEST_FORBIDDEN
 
 if TYPE_CHECKING:
     import sqlite3
 
     from edgegc.clock import Clock
     from edgegc.store.database import Database
+
+__all__ = ["AUTHENTICATION_FAILED", "REQUEST_FORBIDDEN", "Failures"]
 
 MAX_KINDS = 100
 """Rows that one flush can make, beside one for all others of each action."""
@@ -49,7 +52,7 @@ class Failures:
         self._counts: dict[_Kind, _Count] = {}
 
     def note(self, *, actor: str, action: str, what: str, source: str, request_id: str) -> None:
-        """Count a refusal. ``what`` is a sentence or a route of ours, never anything that the caller made up."""
+        """Count a refusal. ``action`` is one of the two above, ``what`` is a sentence or a route of ours, never anything that the caller made up."""
         self._add(_Kind(actor, action, what, source), 1, request_id)
 
     async def flush(self) -> None:

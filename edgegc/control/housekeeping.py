@@ -7,6 +7,7 @@ trimmed, and the clock is watched. It is optional for the daemon: a failure is s
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -16,7 +17,16 @@ from edgegc.control.callers import system_caller
 from edgegc.control.health import OK
 from edgegc.control.versions import bump_cluster, bump_lighthouse
 from edgegc.errors import Error
-from edgegc.store import audit, authorities, certificates, clusters, kept_answers, nodes
+from edgegc.store import (
+    audit,
+    authorities,
+    bundles,
+    certificates,
+    clusters,
+    enrolment_keys,
+    kept_answers,
+    nodes,
+)
 
 if TYPE_CHECKING:
     import sqlite3
@@ -59,6 +69,10 @@ TRIM_BATCH = 500
 AUDIT_KEPT_S = 400 * 86_400
 AUDIT_KEPT_ROWS = 100_000
 """About 20 MB."""
+REFUSALS_KEPT_ROWS = 20_000
+"""Of those: whoever tries tokens all day must not push out what was really done."""
+KEYS_KEPT_S = 30 * 86_400
+"""An enrolment key that has expired is shown for so long, for whoever wonders why a machine could not enrol."""
 
 
 async def run(control: Control, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -160,17 +174,24 @@ async def write_failures(control: Control) -> None:
 
 
 async def trim(control: Control) -> None:
-    """Delete what nobody can need any more: old audit rows, replaced certificates that have expired, kept answers."""
+    """Delete what nobody can need any more: old audit rows, certificates and enrolment keys that have expired, kept
+    answers, and what an upload left that could not clean up after itself.
+    """
     now = control.clock.now()
 
-    def job(connection: sqlite3.Connection) -> int:
+    def job(connection: sqlite3.Connection, *, no_upload: bool) -> int:
+        if no_upload:
+            bundles.drop_incomplete(connection)
         return (
             audit.trim(connection, before=now - AUDIT_KEPT_S, keep=AUDIT_KEPT_ROWS, limit=TRIM_BATCH)
+            + audit.trim_refusals(connection, keep=REFUSALS_KEPT_ROWS, limit=TRIM_BATCH)
             + certificates.forget_expired(connection, now=now, limit=TRIM_BATCH)
+            + enrolment_keys.forget_expired(connection, before=now - KEYS_KEPT_S, limit=TRIM_BATCH)
             + kept_answers.trim(connection, now=now, limit=TRIM_BATCH)
         )
 
-    while await control.database.write(job) >= TRIM_BATCH:
+    # Writes keep their order: an upload that begins after this look makes its row after the job.
+    while await control.database.write(partial(job, no_upload=control.uploads.idle)) >= TRIM_BATCH:
         pass
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import trio
 
 from edgegc.errors import NotFound, Unavailable
 from edgegc.model.message import BackupView, rfc3339
-from edgegc.store import backups
+from edgegc.store import backups, room
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,9 +18,6 @@ if TYPE_CHECKING:
     from edgegc.store.database import Database
 
 logger = logging.getLogger(__name__)
-
-ROOM_LEFT_BYTES: Final = 16 * 1024 * 1024
-"""A copy must not take the room that the database needs for its next writes."""
 
 
 class KeptBackups:
@@ -42,8 +38,8 @@ class KeptBackups:
         Cancellation stops it, and leaves nothing.
         """
         stats = self._database.stats()
-        needed = stats.database_bytes + stats.wal_bytes + ROOM_LEFT_BYTES
-        path = await trio.to_thread.run_sync(self._prepare, needed, now)
+        size = stats.database_bytes + stats.wal_bytes
+        path = await trio.to_thread.run_sync(self._prepare, size, now)
         await self._database.backup(path)
         (made,) = [copy for copy in await self._all() if copy.path == path]
         view = await self._view(made)
@@ -69,6 +65,7 @@ class KeptBackups:
     async def _prune(self) -> None:
         gone = await trio.to_thread.run_sync(lambda: backups.prune(self._directory, keep=self._keep))
         if gone:
+            self._digests = {key: digest for key, digest in self._digests.items() if key[0] not in gone}
             logger.info("removed backups beyond backup.keep = %d: %s", self._keep, ", ".join(gone))
 
     async def _all(self) -> list[Copy]:
@@ -85,16 +82,10 @@ class KeptBackups:
             self._digests[key] = digest
         return BackupView(name=copy.name, size=copy.size, sha256=digest, created_at=rfc3339(copy.created_at))
 
-    def _prepare(self, needed: int, now: int) -> Path:
+    def _prepare(self, size: int, now: int) -> Path:
         try:
             self._directory.mkdir(mode=0o700, exist_ok=True)
-            disk = os.statvfs(self._directory)
+            room.require(self._directory, size, what="a backup")
         except OSError as error:
             raise Unavailable(f"{self._directory} can't be used: {error.strerror}") from error
-        free = disk.f_bavail * disk.f_frsize
-        if free < needed:
-            raise Unavailable(
-                f"a backup needs {needed} bytes on the disk of {self._directory}, it has {free}: make room",
-                retry_after_s=300,
-            )
         return backups.new_path(self._directory, now=now)

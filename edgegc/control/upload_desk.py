@@ -32,6 +32,11 @@ class Desk:
         self._turns = trio.Semaphore(AT_ONCE)
         self._recent: dict[str, deque[float]] = {}
 
+    @property
+    def idle(self) -> bool:
+        """Whether nobody has a turn."""
+        return self._turns.value == AT_ONCE
+
     @asynccontextmanager
     async def turn(self, cluster_id: str) -> AsyncIterator[None]:
         """Wait for a turn and hold it. TooMany past the cluster's rate, Unavailable where too many wait, or too long."""

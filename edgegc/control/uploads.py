@@ -23,7 +23,7 @@ from edgegc.model.bundle import UploadedBundle
 from edgegc.model.credential import with_body
 from edgegc.model.message import BundleList, BundleView
 from edgegc.nebula import archive, upload
-from edgegc.store import bundles, clusters
+from edgegc.store import bundles, clusters, room
 
 if TYPE_CHECKING:
     import sqlite3
@@ -40,6 +40,9 @@ SPOOL_BYTES: Final = 262_144
 STORE_BYTES: Final = 524_288
 """One piece in the store: another writer waits for at most one of them."""
 CLEANING_S: Final = 10.0
+COPIES: Final = 4
+"""How often an upload is on the disk at once, at most: spooled, twice in the database's log (its room is made there, then
+filled), and in the database itself. A disk that it filled would refuse every other write, too."""
 
 
 class Made(msgspec.Struct, frozen=True):
@@ -68,7 +71,7 @@ async def receive(
     if length is not None and length > LIMIT_BYTES:
         raise TooLarge(f"the bundle has {length} bytes, {LIMIT_BYTES} are allowed")
     async with control.uploads.turn(found):
-        with _spooled(control) as spool:
+        with _spooled(control, LIMIT_BYTES if length is None else length) as spool:
             digest, size = await _receive(parts, spool)
             caller = with_body(caller, bytes.fromhex(digest))
             known = await control.write(caller, lambda write: repetition.found(write, Made))
@@ -133,10 +136,12 @@ async def _admitted(control: Control, caller: Caller, cluster_id: str | None, ne
 
 
 @contextmanager
-def _spooled(control: Control) -> Iterator[IO[bytes]]:
-    """Open a file without a name: whatever ends us, nothing of it is left on the disk."""
+def _spooled(control: Control, size: int) -> Iterator[IO[bytes]]:
+    """Open a file without a name: whatever ends us, nothing of it is left on the disk. Unavailable without room."""
+    directory = control.settings.data.dir
     try:
-        with tempfile.TemporaryFile(dir=control.settings.data.dir, buffering=0) as spool:
+        room.require(directory, COPIES * size, what="an upload")
+        with tempfile.TemporaryFile(dir=directory, buffering=0) as spool:
             yield spool
     except OSError as error:
         raise Unavailable(

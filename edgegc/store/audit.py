@@ -8,6 +8,11 @@ if TYPE_CHECKING:
     import sqlite3
 
 
+AUTHENTICATION_FAILED = "authentication.failed"
+REQUEST_FORBIDDEN = "request.forbidden"
+_REFUSAL = f"action IN ('{AUTHENTICATION_FAILED}', '{REQUEST_FORBIDDEN}')"
+"""As in the index over them, or it is not used."""
+
 _NEVER = 2**63 - 1
 """More than the id of any row."""
 
@@ -79,3 +84,12 @@ def trim(connection: sqlite3.Connection, *, before: int, keep: int, limit: int) 
         (keep, limit),
     ).rowcount
     return old + many
+
+
+def trim_refusals(connection: sqlite3.Connection, *, keep: int, limit: int) -> int:
+    """Delete what was only refused, beyond the newest ``keep`` of those, at most ``limit``; return how many."""
+    return connection.execute(
+        f"DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE {_REFUSAL}"
+        f" AND id <= (SELECT id FROM audit WHERE {_REFUSAL} ORDER BY id DESC LIMIT 1 OFFSET ?) ORDER BY id LIMIT ?)",
+        (keep, limit),
+    ).rowcount

@@ -22,7 +22,7 @@ import trio
 from msgspec import Struct
 
 from edgegc import errors
-from edgegc.store import backups
+from edgegc.store import backups, room
 from edgegc.store.executor import Executor, InlineExecutor, Lane, ThreadExecutor
 from edgegc.store.gate import check_database, lock_data_directory
 from edgegc.store.migrations import Plan, bring_up_to_date, released_plan
@@ -271,13 +271,7 @@ class Database:
     def _compact(self, connection: sqlite3.Connection) -> Compacted:
         self._checkpoint(connection)
         before = _size(self.path)
-        disk = os.statvfs(self.path.parent)
-        free, needed = disk.f_bavail * disk.f_frsize, 2 * before + ROOM_TO_COMPACT_BYTES
-        if free < needed:
-            raise errors.Unavailable(
-                f"compacting needs {needed} bytes on the disk of {self.path.parent}, it has {free}: make room",
-                retry_after_s=300,
-            )
+        room.require(self.path.parent, 2 * before, what="compacting")
         # Everything else that is temporary is small; the copy that is made here must not be kept in memory.
         connection.execute("PRAGMA temp_store = FILE")
         try:
@@ -288,8 +282,6 @@ class Database:
         return Compacted(before=before, after=_size(self.path))
 
 
-ROOM_TO_COMPACT_BYTES = 16 * 1024 * 1024
-"""Left to everybody else on the disk while the database is compacted."""
 ROOM_TO_OPEN_BYTES = 262_144
 """What opening takes: the ``-shm`` (32 KiB), a schema's worth of write-ahead log. With less, room is what is missing."""
 

@@ -51,6 +51,14 @@ def revoke(connection: sqlite3.Connection, key_id: str, *, at: int) -> None:
     connection.execute("UPDATE enrolment_keys SET revoked_at = ? WHERE id = ?", (at, key_id))
 
 
+def forget_expired(connection: sqlite3.Connection, *, before: int, limit: int) -> int:
+    """Delete keys that expired before a time, at most ``limit``; return how many. Nodes that came by them stay."""
+    return connection.execute(
+        "DELETE FROM enrolment_keys WHERE id IN (SELECT id FROM enrolment_keys WHERE expires_at < ? LIMIT ?)",
+        (before, limit),
+    ).rowcount
+
+
 def _key(row: tuple[Any, ...]) -> EnrolmentKey:
     return EnrolmentKey(
         id=row[0],

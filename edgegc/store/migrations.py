@@ -91,10 +91,19 @@ def _keep_answers(connection: sqlite3.Connection) -> None:
     connection.execute("CREATE INDEX kept_answers_expired ON kept_answers (expires_at)")
 
 
+def _find_what_to_forget(connection: sqlite3.Connection) -> None:
+    connection.execute("CREATE INDEX enrolment_keys_expired ON enrolment_keys (expires_at)")
+    connection.execute(
+        "CREATE INDEX audit_refusals ON audit (id)"
+        " WHERE action IN ('authentication.failed', 'request.forbidden')"
+    )
+
+
 MIGRATIONS: tuple[Migration, ...] = (
     Migration("authorities and signers know their versions", _note_rotation),
     Migration("uploaded bundles", _uploaded_bundles),
     Migration("answers to repeated requests are kept", _keep_answers),
+    Migration("expired enrolment keys and old refusals are forgotten", _find_what_to_forget),
 )
 
 

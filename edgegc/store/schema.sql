@@ -84,6 +84,7 @@ CREATE TABLE enrolment_keys (
     created_at  INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX enrolment_keys_cluster ON enrolment_keys (cluster_id, created_at);
+CREATE INDEX enrolment_keys_expired ON enrolment_keys (expires_at);
 
 -- nodes and certificates, the two tables that grow, have a rowid: with random ids as the primary b-tree every
 -- insert would rewrite a page of wide rows somewhere in the middle. Measured, per node created at 1,000 nodes:
@@ -219,6 +220,7 @@ CREATE TABLE audit (
     source      TEXT NOT NULL
 ) STRICT;
 CREATE INDEX audit_at ON audit (at);
+CREATE INDEX audit_refusals ON audit (id) WHERE action IN ('authentication.failed', 'request.forbidden');
 
 -- Answers to requests that create something and carried an Idempotency-Key. Only keyed digests of who asked for what;
 -- the answer is sealed with a key that nobody has who has not the Idempotency-Key too.

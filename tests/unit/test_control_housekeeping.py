@@ -8,7 +8,8 @@ import pytest
 import trio
 
 from edgegc import build
-from edgegc.control import certificates, housekeeping, lighthouses, nodes, signing
+from edgegc.control import certificates, enrolment, housekeeping, lighthouses, nodes, signing
+from edgegc.control.failures import AUTHENTICATION_FAILED
 from edgegc.errors import Unavailable
 from edgegc.model import message
 from tests.control_plane import OPERATOR, Plane, control_plane, new_public_key
@@ -199,6 +200,37 @@ async def test_expired_certificates_and_old_audit_rows_are_forgotten() -> None:
         await housekeeping.trim(plane.control)
         assert await count(plane, "certificates") == 1
         assert await count(plane, "audit") == 1
+
+
+async def test_expired_enrolment_keys_are_forgotten_and_their_nodes_stay() -> None:
+    async with control_plane() as plane:
+        used, _ = await plane.key(expires_in_s=60), await plane.key(expires_in_s=90 * 86_400)
+        request = message.Enroll(name="a", public_key=new_public_key())
+        node = await enrolment.enroll(plane.control, used, request)
+        plane.clock.at += 60 + housekeeping.KEYS_KEPT_S
+        await housekeeping.trim(plane.control)
+        assert await count(plane, "enrolment_keys") == 2
+        plane.clock.at += 1
+        await housekeeping.trim(plane.control)
+        assert await count(plane, "enrolment_keys") == 1
+        assert (await plane.node(node.node_id)).name == "a"
+
+
+async def test_refusals_do_not_push_out_what_was_really_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(housekeeping, "REFUSALS_KEPT_ROWS", 3)
+    async with control_plane() as plane:
+        done = await count(plane, "audit")
+        for number in range(10):
+            plane.control.failures.note(
+                actor="unknown",
+                action=AUTHENTICATION_FAILED,
+                what="malformed token",
+                source=f"192.0.2.{number}",
+                request_id="",
+            )
+        await plane.control.failures.flush()
+        await housekeeping.trim(plane.control)
+        assert await count(plane, "audit") == done + 3
 
 
 @pytest.mark.usefixtures("without_threads")

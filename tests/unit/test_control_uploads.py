@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from edgegc.control import body_cache, clusters, uploads
+from edgegc.control import body_cache, clusters, housekeeping, uploads
 from edgegc.control.body_cache import Bodies
 from edgegc.control.upload_desk import AT_ONCE, PER_MINUTE, WINDOW_S, Desk
-from edgegc.errors import Invalid, NotFound, TooMany
+from edgegc.errors import Invalid, NotFound, TooMany, Unavailable
 from edgegc.settings import Data
-from edgegc.store import bundles
+from edgegc.store import bundles, room
 from edgegc.store.database import MEMORY, open_database
 from tests import zoo
 from tests.control_plane import OPERATOR, Plane, control_plane, open_plane
@@ -31,6 +31,11 @@ async def parts(body: bytes) -> AsyncIterator[bytes]:
     for offset in range(0, len(body), 50_000):
         await trio.lowlevel.checkpoint()
         yield body[offset : offset + 50_000]
+
+
+async def never_read() -> AsyncIterator[bytes]:
+    raise AssertionError
+    yield b""
 
 
 async def upload(plane: Plane, body: bytes) -> uploads.Made:
@@ -60,6 +65,29 @@ async def test_what_an_upload_left_that_a_crash_ended_goes_at_the_next_start(tmp
         )
         await open_plane(database, clock=plane.clock, data=Data(dir=tmp_path))
         assert await database.read(bodies) == 1
+
+
+async def test_what_an_upload_left_on_a_full_disk_goes_when_nobody_uploads(tmp_path: Path) -> None:
+    async with control_plane(cluster=UPLOADED, data=Data(dir=tmp_path)) as plane:
+        control = plane.control
+        await control.database.write(
+            lambda connection: bundles.reserve_body(connection, plane.cluster_id, digest="d", size=1000)
+        )
+        async with control.uploads.turn(plane.cluster_id):
+            await housekeeping.trim(control)
+            assert await control.database.read(bodies) == 1
+        await housekeeping.trim(control)
+        assert await control.database.read(bodies) == 0
+
+
+async def test_an_upload_that_would_fill_the_disk_is_refused_before_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with control_plane(cluster=UPLOADED, data=Data(dir=tmp_path)) as plane:
+        disk = os.statvfs(tmp_path)
+        monkeypatch.setattr(room, "LEFT_BYTES", disk.f_bavail * disk.f_frsize + 2**30)
+        with pytest.raises(Unavailable, match=r"an upload needs \d+ bytes on the disk of .*: make room"):
+            await uploads.receive(plane.control, OPERATOR, plane.cluster_id, never_read(), length=1000)
 
 
 async def test_a_refused_bundle_leaves_no_row_and_moves_no_version(tmp_path: Path) -> None:
