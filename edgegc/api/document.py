@@ -100,7 +100,7 @@ DETAILS: Final[Mapping[int, str]] = {
     409: "a node named 'pi-7' already exists",
     413: "the body has 2097152 bytes; the limit is 1048576",
     415: "the body must be JSON with Content-Type application/json, not text/plain",
-    416: "the bundle has 4096 bytes, the range bytes=9000- lies beyond them",
+    416: "there are 4096 bytes, the range bytes=9000- lies beyond them",
     429: "too many requests",
     500: problem.INTERNAL_DETAIL,
     503: "the store is stopping",

@@ -5,24 +5,17 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-import trio
-from quart_trio.wrappers import TrioResponse
-
-from edgegc.api import auth, codec
+from edgegc.api import auth, codec, downloads
 from edgegc.api.operation import Content, declare
 from edgegc.control import maintenance
 from edgegc.model import message
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-    from pathlib import Path
-
     from quart.wrappers import Response
 
     from edgegc.api.application import Application
 
-PIECE_BYTES: Final = 256 * 1024
-"""What a download keeps in memory of a backup."""
+HEADERS: Final = ("ETag", "Accept-Ranges")
 SQLITE: Final = "application/vnd.sqlite3"
 
 describe: Final = partial(declare, tag="Maintenance", who="operator")
@@ -51,15 +44,24 @@ def add(app: Application) -> None:
         return codec.reply(await maintenance.list_backups(control, caller))
 
     @app.get("/api/v1/maintenance/backups/<name>")
-    @describe("Download a copy of the database", gives={200: Content(kind=SQLITE)})
+    @describe(
+        "Download a copy of the database",
+        headers=("If-None-Match", "Range", "If-Range"),
+        gives={
+            200: Content(kind=SQLITE, headers=HEADERS, says="The whole copy."),
+            206: Content(kind=SQLITE, headers=(*HEADERS, "Content-Range"), says="The part asked for."),
+            304: Content(kind=None, headers=HEADERS, says="The caller has it."),
+        },
+        refuses=(416,),
+    )
     async def download_backup(name: str) -> Response:
         caller = await app.caller()
         copy = await maintenance.find_backup(control, caller, name)
-        return TrioResponse(
-            _content(copy.path),
-            200,
-            {
-                "content-length": str(copy.size),
+        return downloads.of_file(
+            copy.path,
+            copy.size,
+            tag=f"{copy.written_ns:x}-{copy.size:x}",
+            headers={
                 "content-disposition": f'attachment; filename="{copy.name}"',
                 "cache-control": "private, no-store",
             },
@@ -103,9 +105,3 @@ def add(app: Application) -> None:
     async def verify() -> Response:
         caller = await app.caller()
         return codec.reply(await maintenance.verify(control, caller))
-
-
-async def _content(path: Path) -> AsyncIterator[bytes]:
-    async with await trio.open_file(path, "rb") as file:
-        while piece := await file.read(PIECE_BYTES):
-            yield piece

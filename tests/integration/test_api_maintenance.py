@@ -64,6 +64,33 @@ async def test_backups_are_listed_and_downloaded_and_the_oldest_go(box: Box) -> 
     assert hashlib.sha256(reply.body).hexdigest() == made[2]["sha256"]
 
 
+async def test_a_download_that_broke_off_goes_on_where_it_ended(box: Box) -> None:
+    made = await posted(box, "backup", status=201)
+    path = f"{PATH}/backups/{made['name']}"
+    content = (box.data / "backups" / made["name"]).read_bytes()
+    whole = await box.request("GET", path)
+    assert (whole.body, whole.headers["accept-ranges"]) == (content, "bytes")
+    tag = whole.headers["etag"]
+    middle = len(content) // 2
+    for asked, begin, end in (
+        (f"{middle}-", middle, len(content)),
+        ("1-4096", 1, 4097),
+        ("-5", len(content) - 5, len(content)),
+    ):
+        part = await box.request("GET", path, headers={"Range": f"bytes={asked}", "If-Range": tag})
+        assert (part.status, part.body) == (206, content[begin:end])
+        assert part.headers["content-range"] == f"bytes {begin}-{end - 1}/{len(content)}"
+        assert part.headers["content-length"] == str(end - begin)
+    other = await box.request("GET", path, headers={"Range": "bytes=1-", "If-Range": '"another"'})
+    assert (other.status, other.body) == (200, content)
+    known = await box.request("GET", path, headers={"If-None-Match": tag})
+    assert (known.status, known.body) == (304, b"")
+    beyond = await box.request("GET", path, headers={"Range": f"bytes={len(content)}-"})
+    assert (beyond.status, beyond.headers["content-range"]) == (416, f"bytes */{len(content)}")
+    head = await box.request("HEAD", path)
+    assert (head.status, head.headers["content-length"], head.body) == (200, str(len(content)), b"")
+
+
 @pytest.mark.parametrize(
     "name", ["edgegc-20260101T000000Z.db", "edgegc.db", "..%2Fmaster.key", "%2Fetc%2Fpasswd"]
 )

@@ -333,7 +333,14 @@ ROWS = (
     Row("GET", "/api/v1/audit", "operator", 200, READ),
     Row("POST", "/api/v1/maintenance/backup", "operator", 201, READ, made="name", keep="name"),
     Row("GET", "/api/v1/maintenance/backups", "operator", 200, READ),
-    Row("GET", "/api/v1/maintenance/backups/{name}", "operator", 200, ONE),
+    Row(
+        "GET",
+        "/api/v1/maintenance/backups/{name}",
+        "operator",
+        200,
+        f"{ONE} 416",
+        others={416: {"headers": {"Range": "bytes=99999999-"}}},
+    ),
     # Only a wrong clock conflicts: tested with one that is a fake.
     Row("POST", "/api/v1/maintenance/clock", "operator", 200, READ, elsewhere=409),
     Row("POST", "/api/v1/maintenance/checkpoint", "operator", 200, READ),
