@@ -195,6 +195,8 @@ class _Daemon:
         self._supervisor = Supervisor(control)
         self._tls = settings.tls
         """As it is in force: SIGHUP may bring other files."""
+        self._following = trio.CancelScope()
+        """In which those files are followed."""
 
     async def run(
         self, *, ready: Callable[[], None] | None, task_status: trio.TaskStatus[tuple[str, ...]]
@@ -218,9 +220,8 @@ class _Daemon:
                 await root.start(self._restarting, "housekeeping", partial(housekeeping.run, control))
                 await root.start(self._restarting, "sampler", partial(sampler.run, control))
                 await root.start(self._essential, "api", serve)
-                if self._tls.mode == "files" and self._door.context is not None:
-                    follow = partial(tls_files.follow, self._door.context, self._tls_files)
-                    await root.start(self._restarting, "tls", follow)
+                if self._tls.mode == "files":
+                    await root.start(self._restarting, "tls", self._follow_tls)
                 root.start_soon(systemd.watchdog)
                 urls = tuple(listener.url for listener in self._door.listeners)
                 logger.info("edgegc is up: %s", ", ".join(urls))
@@ -246,12 +247,14 @@ class _Daemon:
             "edgegc has ended; lighthouses were %s", "ended" if self._ends_lighthouses else "left running"
         )
 
-    def _tls_files(self) -> tuple[Path, Path]:
-        """Return where certificate and key are now."""
-        certificate, key = self._tls.certificate, self._tls.key
-        if certificate is None or key is None:
-            raise AssertionError("files were loaded that have no path")
-        return certificate, key
+    async def _follow_tls(self) -> None:
+        """Follow the TLS files that are in force, and from a SIGHUP on those that it brings."""
+        while True:
+            context, certificate, key = self._door.context, self._tls.certificate, self._tls.key
+            if context is None or certificate is None or key is None:
+                raise AssertionError("files were loaded that have no path")
+            with trio.CancelScope() as self._following:
+                await tls_files.follow(context, certificate, key)
 
     async def _end_lighthouses(self) -> None:
         with trio.move_on_after(STOP_LIGHTHOUSES_S) as ending:
@@ -307,9 +310,11 @@ class _Daemon:
         # Compared with those of the start: that is what still runs.
         try:
             new = self._reload() if self._reload is not None else self._settings
-            if self._door.context is not None and new.tls.mode == "files":
+            # Not where another mode was in force: agents are told its pin, or to speak without TLS.
+            if self._door.context is not None and new.tls.mode == self._tls.mode == "files":
                 tls.reload(self._door.context, tls.from_files(new.tls.certificate, new.tls.key))
                 self._tls = new.tls
+                self._following.cancel()
         except errors.Error as error:
             logger.error("SIGHUP: the settings were not taken over: %s", error.message)
             return

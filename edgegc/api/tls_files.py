@@ -17,7 +17,6 @@ from edgegc.watch import open_watcher
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable
     from pathlib import Path
 
     from edgegc.watch import Watcher
@@ -32,32 +31,33 @@ _State = tuple[tuple[str, int, int, int], ...]
 
 async def follow(
     context: ssl.SSLContext,
-    files: Callable[[], tuple[Path, Path]],
+    certificate: Path,
+    key: Path,
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Load certificate and key into the context whenever one of their files has changed and they fit. Never returns.
 
-    ``files`` says where they are, each time it is looked. Half of a pair is not taken: the context keeps what it has
-    until the other half is there.
+    Half of a pair is not taken: the context keeps what it has until the other half is there.
     """
     with open_watcher() as watcher:
-        loaded = _look(watcher, *files())
-        task_status.started()
+        seen: _State | None = None
         while True:
+            found = _look(watcher, certificate, key)
+            if found != seen:
+                try:
+                    tls.reload(context, tls.from_files(certificate, key))
+                except errors.Error as error:
+                    logger.warning("the TLS files have changed and are not taken over: %s", error.message)
+                else:
+                    # The first time for safety only: they may have changed since whoever calls this loaded them.
+                    if seen is not None:
+                        logger.info("the TLS files have changed and are in force")
+            if seen is None:
+                task_status.started()
+            seen = found
             with trio.move_on_after(LOOK_S):
                 await watcher.changed()
-            certificate, key = files()
-            found = _look(watcher, certificate, key)
-            if found == loaded:
-                continue
-            loaded = found
-            try:
-                tls.reload(context, tls.from_files(certificate, key))
-            except errors.Error as error:
-                logger.warning("the TLS files have changed and are not taken over: %s", error.message)
-            else:
-                logger.info("the TLS files have changed and are in force")
 
 
 def _look(watcher: Watcher, *files: Path) -> _State:

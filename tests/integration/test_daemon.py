@@ -243,6 +243,20 @@ async def test_self_signed_tls_keeps_its_pin_over_a_restart_and_tells_it_to_node
     assert servers[0]["url"].startswith("https://127.0.0.1:")
 
 
+async def answers(daemon: Any, pin: str) -> bool:
+    async with Client(f"https://127.0.0.1:{daemon.port}", pin=pin) as client:
+        try:
+            return (await client.request("GET", "/health/live")).status == 200
+        except PinMismatch:
+            return False
+
+
+async def comes_to_answer(daemon: Any, pin: str) -> None:
+    with trio.fail_after(LIMIT_S):
+        while not await answers(daemon, pin):
+            await trio.sleep(0.05)
+
+
 async def test_sighup_reads_the_tls_files_again(start: Any, tmp_path: Path) -> None:
     files = tls.self_signed(tmp_path / "files", names=(), now=int(time.time()))
     other = tls.self_signed(tmp_path / "other", names=(), now=int(time.time()))
@@ -252,22 +266,64 @@ async def test_sighup_reads_the_tls_files_again(start: Any, tmp_path: Path) -> N
         "EDGEGC_TLS_KEY": str(files.key),
     }
     daemon = await start("--listen", "127.0.0.1:0", environ=environ).up()
-
-    async def answers(pin: str) -> bool:
-        async with Client(f"https://127.0.0.1:{daemon.port}", pin=pin) as client:
-            try:
-                return (await client.request("GET", "/health/live")).status == 200
-            except PinMismatch:
-                return False
-
-    assert await answers(files.pin)
+    assert await answers(daemon, files.pin)
     other.key.replace(files.key)
     other.certificate.replace(files.certificate)
     daemon.process.send_signal(signal.SIGHUP)
+    await comes_to_answer(daemon, other.pin)
+    assert not await answers(daemon, files.pin)
+    assert await daemon.end() == 0
+
+
+async def test_sighup_takes_over_other_tls_files_and_follows_them_from_then_on(
+    start: Any, tmp_path: Path
+) -> None:
+    first, second, third = (
+        tls.self_signed(tmp_path / name, names=(), now=int(time.time())) for name in ("1", "2", "3")
+    )
+    config = tmp_path / "edgegc.toml"
+
+    def name_files(certificate: Path, key: Path) -> None:
+        files = f'mode = "files"\ncertificate = "{certificate}"\nkey = "{key}"\n'
+        config.write_text(f'[api]\nlisten = ["127.0.0.1:0"]\n[tls]\n{files}')
+
+    name_files(first.certificate, first.key)
+    daemon = await start("--config", str(config)).up()
+    assert await answers(daemon, first.pin)
+    name_files(second.certificate, second.key)
+    daemon.process.send_signal(signal.SIGHUP)
+    await comes_to_answer(daemon, second.pin)
+    assert "need a restart" not in daemon.text()
+    # Neither a missing file nor half of a pair takes away what works.
+    for certificate, key in ((tmp_path / "none", second.key), (second.certificate, first.key)):
+        refused = daemon.text().count("were not taken over")
+        name_files(certificate, key)
+        daemon.process.send_signal(signal.SIGHUP)
+        with trio.fail_after(LIMIT_S):
+            while daemon.text().count("were not taken over") == refused:
+                await trio.sleep(0.02)
+        assert await answers(daemon, second.pin)
+    third.key.replace(second.key)
+    third.certificate.replace(second.certificate)
+    await comes_to_answer(daemon, third.pin)
+    assert await daemon.end() == 0
+
+
+async def test_sighup_leaves_the_certificate_alone_whose_pin_agents_were_told(
+    start: Any, tmp_path: Path
+) -> None:
+    files = tls.self_signed(tmp_path / "files", names=(), now=int(time.time()))
+    config = tmp_path / "edgegc.toml"
+    config.write_text('[api]\nlisten = ["127.0.0.1:0"]\n[tls]\nmode = "self-signed"\n')
+    daemon = await start("--config", str(config)).up()
+    pin = pin_of(daemon.data / "tls" / "certificate.pem")
+    named = f'mode = "files"\ncertificate = "{files.certificate}"\nkey = "{files.key}"\n'
+    config.write_text(f'[api]\nlisten = ["127.0.0.1:0"]\n[tls]\n{named}')
+    daemon.process.send_signal(signal.SIGHUP)
     with trio.fail_after(LIMIT_S):
-        while not await answers(other.pin):
-            await trio.sleep(0.05)
-    assert not await answers(files.pin)
+        while "need a restart: tls" not in daemon.text():
+            await trio.sleep(0.02)
+    assert await answers(daemon, pin)
     assert await daemon.end() == 0
 
 
