@@ -188,7 +188,12 @@ def add(app: Application) -> None:
 
     @app.get("/api/v1/rollout")
     @describe(
-        "Show who runs which version", who="cluster reader", query=ClusterQuery, gives={200: message.Rollout}
+        "Show who runs which version",
+        who="cluster reader",
+        query=ClusterQuery,
+        gives={200: message.Rollout},
+        says="`behind` has the first 500 of `behind_total`: those that failed, those that are on their way, those that are "
+        "offline.",
     )
     async def show_rollout() -> Response:
         caller = await app.caller()

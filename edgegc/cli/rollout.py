@@ -80,6 +80,8 @@ def rollout(common: Common, wait: bool, timeout_s: float) -> None:
                     for each in found.behind
                 ],
             )
+            if found.behind_truncated:
+                note(common, f"{found.behind_total - len(found.behind)} more, see: edgegc node list")
     if wait:
         unfinished = _unfinished(found)
         if unfinished is not None:

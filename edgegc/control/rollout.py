@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from edgegc.control.permissions import cluster_of
 from edgegc.errors import NotFound
@@ -17,11 +17,16 @@ if TYPE_CHECKING:
     from edgegc.model.credential import Caller
     from edgegc.model.node import State
 
+SHOWN: Final = 500
+"""Nodes that are behind, as many as the largest page has: this is asked twice a second while somebody waits."""
+_FIRST: Final[dict[State, int]] = {"failed": 0, "behind": 1, "online": 2, "offline": 3}
+"""Who has failed wants help; who is offline may be gone for good."""
+
 _Row = tuple[str, str, int, int | None]
 
 
 async def rollout(control: Control, caller: Caller, cluster_id: str | None) -> Rollout:
-    """Return how far a cluster's nodes have come: all counted by state, and each that does not run its version."""
+    """Return how far a cluster's nodes have come: all counted by state, and those that do not run their version."""
     found = cluster_of(control, caller, cluster_id, "read")
 
     def job(connection: sqlite3.Connection) -> tuple[int, int, int, list[_Row]]:
@@ -32,24 +37,27 @@ async def rollout(control: Control, caller: Caller, cluster_id: str | None) -> R
 
     version, wide_version, wide_version_at, rows = await control.database.read(job)
     states: Counter[State] = Counter()
-    behind: list[RolloutBehind] = []
-    for node_id, name, own_version, own_version_at in rows:
-        state = control.fleet.state_of(node_id)
+    behind: list[tuple[State, _Row]] = []
+    for row in rows:
+        state = control.fleet.state_of(row[0])
         states[state] += 1
-        effective = control.roll.effective(node_id)
-        applied = control.fleet.presence(node_id).applied_version
-        if (applied or 0) != effective:
-            since = own_version_at if own_version > wide_version else wide_version_at
-            behind.append(
-                RolloutBehind(
-                    id=node_id,
-                    name=name,
-                    state=state,
-                    version=effective,
-                    applied_version=applied,
-                    since=None if since is None else rfc3339(since),
-                )
-            )
+        if (control.fleet.presence(row[0]).applied_version or 0) != control.roll.effective(row[0]):
+            behind.append((state, row))
+    # Within a state they stay in the order of their names.
+    behind.sort(key=lambda each: _FIRST[each[0]])
+
+    def view(state: State, row: _Row) -> RolloutBehind:
+        node_id, name, own_version, own_version_at = row
+        since = own_version_at if own_version > wide_version else wide_version_at
+        return RolloutBehind(
+            id=node_id,
+            name=name,
+            state=state,
+            version=control.roll.effective(node_id),
+            applied_version=control.fleet.presence(node_id).applied_version,
+            since=None if since is None else rfc3339(since),
+        )
+
     return Rollout(
         version=version,
         nodes=RolloutCounts(
@@ -59,5 +67,7 @@ async def rollout(control: Control, caller: Caller, cluster_id: str | None) -> R
             failed=states["failed"],
             offline=states["offline"],
         ),
-        behind=tuple(behind),
+        behind=tuple(view(*each) for each in behind[:SHOWN]),
+        behind_total=len(behind),
+        behind_truncated=len(behind) > SHOWN,
     )

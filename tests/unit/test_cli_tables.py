@@ -211,7 +211,10 @@ def test_status_is_one_screen_of_80_columns(
         ),
         clusters=(
             status.ClusterStatus(
-                cluster=cluster, rollout=message.Rollout(version=7, nodes=counts, behind=())
+                cluster=cluster,
+                rollout=message.Rollout(
+                    version=7, nodes=counts, behind=(), behind_total=0, behind_truncated=False
+                ),
             ),
         ),
         lighthouses=(RUNNING,),
@@ -244,7 +247,13 @@ def test_status_is_one_screen_of_80_columns(
 
 def rollout(*behind: message.RolloutBehind, **counts: int) -> message.Rollout:
     nodes = {"total": 0, "online": 0, "behind": 0, "failed": 0, "offline": 0} | counts
-    return message.Rollout(version=7, nodes=message.RolloutCounts(**nodes), behind=behind)
+    return message.Rollout(
+        version=7,
+        nodes=message.RolloutCounts(**nodes),
+        behind=behind,
+        behind_total=len(behind),
+        behind_truncated=False,
+    )
 
 
 def test_a_rollout_says_who_of_those_without_the_newest_version_is_offline(
@@ -261,6 +270,18 @@ def test_a_rollout_says_who_of_those_without_the_newest_version_is_offline(
         f"pi-1  offline      6→7  never  {ID}1",
     ]
     assert shown.err == "all online nodes run their newest version; 1 offline\n"
+
+
+def test_a_rollout_with_more_nodes_behind_than_are_shown_says_how_many(
+    answer: Callable[[object], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = message.RolloutBehind(
+        id=f"{ID}1", name="pi-1", state="behind", version=7, applied_version=6, since=None
+    )
+    found = rollout(first, total=600, behind=600)
+    answer(msgspec.structs.replace(found, behind_total=600, behind_truncated=True))
+    assert run(["rollout"]) == 0
+    assert capsys.readouterr().err == "599 more, see: edgegc node list\n"
 
 
 def test_a_rollout_without_nodes_is_done_and_one_without_online_nodes_is_not(

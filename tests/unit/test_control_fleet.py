@@ -192,3 +192,18 @@ async def test_the_rollout_counts_every_node_once_and_names_those_behind() -> No
         ]
         assert [each.state for each in seen.behind] == ["failed", "behind", "offline"]
         assert seen.behind[1].since == message.rfc3339(plane.clock.at)
+        assert (seen.behind_total, seen.behind_truncated) == (3, False)
+
+
+async def test_a_rollout_shows_so_many_and_first_those_that_are_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(rollout, "SHOWN", 2)
+    async with control_plane() as plane:
+        for name in ("a", "b", "e"):
+            await plane.add_node(name)
+        ride(plane, (await heard(plane, "d")).id, "0", "failed")
+        await heard(plane, "c")
+        seen = await rollout.rollout(plane.control, OPERATOR, plane.cluster_id)
+        assert [(each.name, each.state) for each in seen.behind] == [("d", "failed"), ("c", "behind")]
+        assert (seen.behind_total, seen.behind_truncated, seen.nodes.offline) == (5, True, 3)

@@ -31,8 +31,10 @@ class RolloutBehind(Struct, frozen=True, kw_only=True):
 
 
 class Rollout(Struct, frozen=True, kw_only=True):
-    """``GET /api/v1/rollout``."""
+    """``GET /api/v1/rollout``. ``behind`` has at most 500 of ``behind_total`` nodes: those that are there come first."""
 
     version: int
     nodes: RolloutCounts
     behind: tuple[RolloutBehind, ...]
+    behind_total: int
+    behind_truncated: bool
