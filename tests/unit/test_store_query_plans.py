@@ -16,30 +16,40 @@ from edgegc.control import (
     audit_log,
     bundles,
     certificates,
+    clusters,
     enrolment,
+    expiry,
     fleet,
     housekeeping,
+    lighthouses,
     node_batches,
     node_lists,
     nodes,
     policies,
+    rollout,
+    rotation,
     tenants,
     topology,
+    uploads,
 )
 from edgegc.model import message
 from edgegc.model.credential import Repeatable
+from edgegc.settings import Data
+from tests import zoo
 from tests.control_plane import OPERATOR, Plane, control_plane, new_public_key
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
+    from pathlib import Path
 
+NARROW = ("audit_refusals", "authorities_active", "bundle_bodies_incomplete", "clusters_lighthouse_port")
+"""Indexes over just the rows that are asked for, or over one of each cluster: read whole on purpose."""
 SCAN = re.compile(
     r"^SCAN (?!CONSTANT ROW|json_each|\(subquery|\d+ CONSTANT"
-    r"|\S+ USING (COVERING )?INDEX (audit_refusals|bundle_bodies_incomplete))"
+    rf"|\S+ USING (COVERING )?INDEX ({'|'.join(NARROW)})\b)"
 )
-"""A step that reads all of a table or index. Lists given as JSON are read whole on purpose, and so are indexes over no more
-rows than are asked for."""
+"""A step that reads all of a table or index. Lists given as JSON are read whole on purpose."""
 
 
 @contextmanager
@@ -188,6 +198,90 @@ async def test_a_page_of_the_audit_log_reads_only_that_page() -> None:
         await no_scans(plane, statements)
         steps = [step for found in (await plans(plane, statements)).values() for step in found]
         assert "USE TEMP B-TREE FOR ORDER BY" not in steps
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        message.NodeQuery(sort="-last_seen_at"),
+        message.NodeQuery(state="offline", sort="overlay_ip"),
+        message.NodeQuery(group="a", role="member"),
+        message.NodeQuery(name="pi", group="a", sort="-created_at"),
+    ],
+    ids=["last seen", "state", "group and role", "name and group"],
+)
+async def test_a_filtered_list_reads_no_other_cluster(query: message.NodeQuery) -> None:
+    async with control_plane() as plane:
+        await plane.add_node("pi-1", groups=("a",))
+        with recorded(plane) as statements:
+            await node_lists.list_(plane.control, OPERATOR, plane.cluster_id, query)
+        await no_scans(plane, statements)
+
+
+async def test_the_state_of_a_cluster_reads_no_other_cluster() -> None:
+    async with control_plane() as plane:
+        control = plane.control
+        await plane.add_node("pi-1")
+        with recorded(plane) as statements:
+            await clusters.get(control, OPERATOR, plane.cluster_id)
+            await rollout.rollout(control, OPERATOR, plane.cluster_id)
+            await rotation.status(control, OPERATOR, plane.cluster_id)
+            await lighthouses.desired(control)
+            key = await enrolment.create_key(
+                control, OPERATOR, plane.cluster_id, message.EnrolmentKeyCreate()
+            )
+            await enrolment.list_keys(control, OPERATOR, plane.cluster_id)
+            await enrolment.revoke_key(control, OPERATOR, key.id)
+        await no_scans(plane, statements)
+
+
+async def test_a_rotation_reads_no_other_cluster() -> None:
+    async with control_plane() as plane:
+        await plane.add_node("pi-1")
+        with recorded(plane) as statements:
+            for step in ("prepare", "issue", "retire"):
+                asked = message.CaRotationStep(step=step, force=True)
+                await rotation.take(plane.control, OPERATOR, plane.cluster_id, asked)
+        await no_scans(plane, statements)
+
+
+async def test_uploaded_bundles_are_found_by_their_cluster(tmp_path: Path) -> None:
+    async with control_plane(cluster={"mode": "uploaded"}, data=Data(dir=tmp_path)) as plane:
+        control, cluster_id = plane.control, plane.cluster_id
+        node = await plane.caller((await plane.add_node("pi-1", keyed=False)).node_token)
+
+        async def body(content: bytes) -> AsyncIterator[bytes]:
+            yield content
+
+        with recorded(plane) as statements:
+            for number in range(3):
+                content = zoo.with_files(notes_txt=str(number).encode())
+                await uploads.receive(control, OPERATOR, cluster_id, body(content), length=None)
+            await bundles.node_bundle(control, node)
+            first, *_ = reversed((await uploads.list_(control, OPERATOR, cluster_id)).bundles)
+            found = await uploads.get(control, OPERATOR, cluster_id, first.version)
+            async for _ in control.bodies.parts(found.body_id, found.digest, 0, found.size):
+                pass
+            await uploads.activate(control, OPERATOR, cluster_id, first.version)
+            await uploads.delete(control, OPERATOR, cluster_id, first.version)
+        await no_scans(plane, statements)
+
+
+async def test_what_is_looked_at_every_few_seconds_is_found_by_when_it_is_due() -> None:
+    async with control_plane() as plane:
+        control = plane.control
+        node = await plane.add_node("pi-1", groups=("a",))
+        await plane.patch(node.id, groups=("b",))
+        plane.clock.at += 150 * 86_400
+        with recorded(plane) as statements:
+            await housekeeping.renew_certificates(control)
+            await housekeeping.blocklist_replaced(control)
+            await housekeeping.watch_clock(control)
+            await expiry.warn(control, expiry.Said())
+            await housekeeping.write_failures(control)
+        assert any(statement.startswith("INSERT INTO blocklist") for statement in statements)
+        assert any(statement.startswith("INSERT INTO certificates") for statement in statements)
+        await no_scans(plane, statements)
 
 
 async def test_a_repeated_request_and_its_trimming_read_no_whole_table() -> None:
