@@ -10,14 +10,13 @@ from msgspec import Meta
 from edgegc.api import codec
 from edgegc.api.operation import declare
 from edgegc.control import audit_log
+from edgegc.control.audit_log import MAX_PAGE_SIZE
 from edgegc.model import message
 
 if TYPE_CHECKING:
     from quart.wrappers import Response
 
     from edgegc.api.application import Application
-
-MAX_PAGE_SIZE = 500
 
 describe: Final = partial(declare, tag="Audit")
 

@@ -12,6 +12,7 @@ from edgegc.api import auth, codec
 from edgegc.api.operation import declare
 from edgegc.api.queries import ClusterQuery
 from edgegc.control import node_batches, nodes, rollout
+from edgegc.control.node_lists import MAX_CURSOR_CHARACTERS, MAX_PAGE, MAX_PAGE_SIZE
 from edgegc.model import message
 from edgegc.model.node import Role, State
 
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 
     from edgegc.api.application import Application
 
-MAX_PAGE_SIZE = 500
-MAX_PAGE = 1_000_000
 Sort = Literal[
     "name", "-name", "created_at", "-created_at", "last_seen_at", "-last_seen_at", "overlay_ip", "-overlay_ip"
 ]
@@ -33,7 +32,7 @@ class NodesQuery(message.Request, frozen=True, kw_only=True):
     cluster_id: message.Id | None = None
     page: Annotated[int, Meta(ge=1, le=MAX_PAGE)] = 1
     page_size: Annotated[int, Meta(ge=1, le=MAX_PAGE_SIZE)] = 50
-    cursor: Annotated[str, Meta(max_length=1024)] | None = None
+    cursor: Annotated[str, Meta(max_length=MAX_CURSOR_CHARACTERS)] | None = None
     name: Annotated[str, Meta(max_length=63)] | None = None
     group: Annotated[str, Meta(max_length=63)] | None = None
     role: Role | None = None

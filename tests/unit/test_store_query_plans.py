@@ -135,6 +135,9 @@ async def test_nothing_that_an_admin_does_with_one_node_reads_a_whole_table() ->
             await nodes.rotate_token(control, OPERATOR, made.id)
             await nodes.set_routes(control, OPERATOR, made.id, message.Routes(routes=("10.20.0.0/16",)))
             await nodes.set_relay(control, OPERATOR, made.id)
+            reached = message.LighthouseSet(public_addresses=("203.0.113.9:4242",))
+            await nodes.set_lighthouse(control, OPERATOR, made.id, reached)
+            await plane.patch(made.id, overlay_ip="10.42.0.77")
             await nodes.delete(control, OPERATOR, made.id)
         await no_scans(plane, statements)
 
@@ -268,7 +271,7 @@ async def test_uploaded_bundles_are_found_by_their_cluster(tmp_path: Path) -> No
 
 
 async def test_what_is_looked_at_every_few_seconds_is_found_by_when_it_is_due() -> None:
-    async with control_plane() as plane:
+    async with control_plane(cluster={"provide_lighthouse": True}) as plane:
         control = plane.control
         node = await plane.add_node("pi-1", groups=("a",))
         await plane.patch(node.id, groups=("b",))
