@@ -263,13 +263,25 @@ class Client(Transport):
         return await self.call(message.BundleList, "GET", "/api/v1/bundles", query={"cluster_id": cluster_id})
 
     async def download_bundle(
-        self, version: int, *, limit_bytes: int, cluster_id: str | None = None
-    ) -> tuple[bytes, str]:
-        """Return a bundle of an uploaded cluster, and the digest that the server announces (``sha256:<hex>``)."""
-        response = await self.request(
-            "GET", f"/api/v1/bundles/{version}", query={"cluster_id": cluster_id}, limit_bytes=limit_bytes
+        self,
+        version: int,
+        write: Callable[[bytes], object],
+        *,
+        limit_bytes: int,
+        cluster_id: str | None = None,
+    ) -> str:
+        """Give a bundle of an uploaded cluster piece by piece to ``write``; return the digest that the server announces.
+
+        (``sha256:<hex>``.)
+        """
+        head = await self.download(
+            "GET",
+            f"/api/v1/bundles/{version}",
+            write,
+            query={"cluster_id": cluster_id},
+            limit_bytes=limit_bytes,
         )
-        return response.body, response.headers.get("edgegc-digest", "")
+        return head.headers.get("edgegc-digest", "")
 
     async def activate_bundle(self, version: int, *, cluster_id: str | None = None) -> message.BundleView:
         """Make a bundle of the history what the nodes run, in a new version."""

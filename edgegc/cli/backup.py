@@ -93,14 +93,15 @@ def _add_database(common: Common, writer: Writer, file: Path, *, now: int) -> No
 
 
 def _from_daemon(common: Common, writer: Writer, *, now: int) -> None:
-    from edgegc.cli.progress import bar
+    from edgegc.cli.progress import bar, spinner
     from edgegc.cli.remote import ask
     from edgegc.store import backup_file
 
     async def question(client: Client) -> None:
-        made = await client.backup()
+        with spinner(common, "the box copies its database"):
+            made = await client.backup()
         with (
-            bar(common, "copying the database", made.size) as done,
+            bar(common, "writing the backup", made.size) as done,
             writer.streamed(backup_file.DATABASE, made.size, now=now) as write,
         ):
 
@@ -112,14 +113,14 @@ def _from_daemon(common: Common, writer: Writer, *, now: int) -> None:
         if writer.sha256(backup_file.DATABASE) != made.sha256:
             raise backup_file.BadBackup("the copy of the database was damaged on its way: try again")
 
-    ask(common, question)
+    ask(common, question, doing=None)
 
 
 def _from_stopped(common: Common, writer: Writer, file: Path, *, now: int) -> None:
     """Copy a database that nobody serves, holding its directory against a daemon that starts just now."""
     from contextlib import closing
 
-    from edgegc.cli.progress import bar
+    from edgegc.cli.progress import bar, spinner
     from edgegc.store import backup_file
     from edgegc.store.gate import check_database, lock_data_directory, open_unused, refuse_half_restored
     from edgegc.store.migrations import released_plan
@@ -133,12 +134,12 @@ def _from_stopped(common: Common, writer: Writer, file: Path, *, now: int) -> No
         if not check_database(database, released_plan()):
             raise Failure(f"there is no database in {data_dir}: --data-dir names another one", Exit.NOT_FOUND)
         try:
-            with closing(open_unused(database)) as connection:
+            with spinner(common, "copying the database"), closing(open_unused(database)) as connection:
                 copy_database(connection, copy)
             total = copy.stat().st_size
             with (
                 copy.open("rb") as source,
-                bar(common, "copying the database", total) as done,
+                bar(common, "writing the backup", total) as done,
                 writer.streamed(backup_file.DATABASE, total, now=now) as write,
             ):
                 while piece := source.read(backup_file.CHUNK_BYTES):

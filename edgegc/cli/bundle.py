@@ -44,10 +44,10 @@ def upload(common: Common, file: Path) -> None:
 
     async def question(client: Client) -> message.BundleView:
         cluster_id = await cluster_scope(client, common)
-        with bar(common, "uploading", len(body)) as sent:
+        with bar(common, "uploading", len(body), then="the server checks it") as sent:
             return await client.upload_bundle(body, cluster_id=cluster_id, sent=sent)
 
-    _show(common, ask(common, question))
+    _show(common, ask(common, question, doing=None))
 
 
 @bundle.command("list", example="edgegc bundle list --cluster field")
@@ -95,22 +95,33 @@ def list_(common: Common) -> None:
 def download(common: Common, version: int, file: Path | None) -> None:
     """Download a bundle into FILE (0600, for it may hold a private key). [default: bundle-VERSION.tar.gz]"""
     from edgegc.cli.output import emit_json, note, size
+    from edgegc.cli.progress import bar
     from edgegc.cli.remote import ask, cluster_scope
     from edgegc.nebula.archive import DEFAULT_LIMITS
     from edgegc.nebula.bundle import digest
     from edgegc.nebula.files import write_atomic
 
-    async def question(client: Client) -> tuple[bytes, str]:
+    body = bytearray()
+
+    async def question(client: Client) -> str:
         cluster_id = await cluster_scope(client, common)
-        limit = DEFAULT_LIMITS.body_bytes
-        return await client.download_bundle(version, cluster_id=cluster_id, limit_bytes=limit)
+        kept = (await client.bundles(cluster_id=cluster_id)).bundles
+        total = next((each.size for each in kept if each.version == version), None)
+        with bar(common, "downloading", total) as done:
+
+            def take(piece: bytes) -> None:
+                body.extend(piece)
+                done(len(piece))
+
+            limit = DEFAULT_LIMITS.body_bytes
+            return await client.download_bundle(version, take, cluster_id=cluster_id, limit_bytes=limit)
 
     target = (file or Path(f"bundle-{version}.tar.gz")).absolute()
-    body, announced = ask(common, question)
-    found = digest(body)
+    announced = ask(common, question, doing=None)
+    found = digest(bytes(body))
     if announced != f"sha256:{found}":
         raise Failure(f"the bundle was damaged on its way: its SHA-256 is {found}; nothing was written")
-    write_atomic(target, body)
+    write_atomic(target, bytes(body))
     if common.json:
         emit_json({"version": version, "file": str(target), "size": len(body), "digest": found})
     else:

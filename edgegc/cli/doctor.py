@@ -37,7 +37,10 @@ def doctor(common: Common, agent: bool, config_dir: Path | None, config: Path | 
 
     Nothing is changed. It says most to the user that edgegc runs as, which is root as a rule.
     """
-    found = _examine_node(config_dir) if agent else _examine_box(common, config)
+    from edgegc.cli.progress import spinner
+
+    with spinner(common, "looking at this machine"):
+        found = _examine_node(config_dir) if agent else _examine_box(common, config)
     _print(common, found)
     failed = [each.check for each in found if each.state == "fail"]
     if failed:

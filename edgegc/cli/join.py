@@ -64,22 +64,26 @@ def join(
 
     from edgegc.agent.join import join as become_node
     from edgegc.agent.settings import DEFAULT_DIRECTORY
+    from edgegc.cli.progress import spinner
 
     directory = (config_dir or DEFAULT_DIRECTORY).absolute()
+    enrolment_key = _key(key)
 
     async def run() -> Joined:
         return await become_node(
             directory,
             url=url,
             pin=pin or common.pin,
-            key=_key(key),
+            key=enrolment_key,
             name=name,
             nebula=nebula,
             replace=replace,
             insecure_http=common.insecure_http,
         )
 
-    _show(common, trio.run(run), directory=directory, starts=start)
+    with spinner(common, "joining"):
+        joined = trio.run(run)
+    _show(common, joined, directory=directory, starts=start)
     if start:
         _start(common, directory)
 

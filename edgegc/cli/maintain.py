@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from edgegc.client import Client
     from edgegc.model.message import Maintained
 
+CHECKING = "checking the database"
+COMPACTING = "compacting the database"
+
 
 @click.command(cls=Command, example="edgegc verify\nedgegc verify /mnt/usb/edgegc.tar")
 @click.argument("file", required=False, type=click.Path(path_type=Path, dir_okay=False, exists=True))
@@ -29,7 +32,7 @@ def verify(common: Common, file: Path | None) -> None:
     if file is not None:
         _print(common, _verify_file(common, file.absolute()))
         return
-    done = _ask_daemon(common, lambda client: client.verify())
+    done = _ask_daemon(common, lambda client: client.verify(), CHECKING)
     _print(common, done if done is not None else _verify_stopped(common))
 
 
@@ -38,7 +41,7 @@ def verify(common: Common, file: Path | None) -> None:
 @click.pass_obj
 def compact(common: Common) -> None:
     """Rebuild the database without what deleted rows left free. Writes wait meanwhile, the networks don't notice."""
-    done = _ask_daemon(common, lambda client: client.compact())
+    done = _ask_daemon(common, lambda client: client.compact(), COMPACTING)
     _print(common, done if done is not None else _compact_stopped(common))
 
 
@@ -53,13 +56,15 @@ def _print(common: Common, done: Maintained) -> None:
         raise Failure(done.detail)
 
 
-def _ask_daemon(common: Common, question: Callable[[Client], Awaitable[Maintained]]) -> Maintained | None:
+def _ask_daemon(
+    common: Common, question: Callable[[Client], Awaitable[Maintained]], doing: str
+) -> Maintained | None:
     """Return the daemon's answer, None where no daemon runs on the data directory, but it is there."""
     from edgegc.cli.remote import ask
     from edgegc.connection import Unreachable
 
     try:
-        return ask(common, question)
+        return ask(common, question, doing=doing)
     except (Failure, Unreachable) as error:
         nobody_serves = isinstance(error, Unreachable) or error.exit_code is Exit.UNREACHABLE
         sent = isinstance(error, Unreachable) and error.sent
@@ -85,7 +90,7 @@ def _verify_file(common: Common, file: Path) -> Maintained:
     try:
         with (
             tempfile.TemporaryDirectory(prefix=".verify-", dir=beside) as scratch,
-            bar(common, "checking the backup", file.stat().st_size) as done,
+            bar(common, "reading the backup", file.stat().st_size, then="checking its database") as done,
         ):
             facts, unpacked = restoring.verify(file, Path(scratch), done=done)
     except BadBackup as error:
@@ -102,6 +107,7 @@ def _verify_file(common: Common, file: Path) -> Maintained:
 def _verify_stopped(common: Common) -> Maintained:
     import time
 
+    from edgegc.cli.progress import spinner
     from edgegc.control import restoring
     from edgegc.model.message import Maintained
     from edgegc.store import backup_file
@@ -109,7 +115,7 @@ def _verify_stopped(common: Common) -> Maintained:
 
     started = time.monotonic()
     data_dir = common.data_dir.absolute()
-    with lock_data_directory(data_dir):
+    with spinner(common, CHECKING), lock_data_directory(data_dir):
         refuse_half_restored(data_dir)
         try:
             facts = restoring.examine(data_dir / backup_file.DATABASE)
@@ -129,6 +135,7 @@ def _compact_stopped(common: Common) -> Maintained:
 
     import trio
 
+    from edgegc.cli.progress import spinner
     from edgegc.model.message import Maintained
     from edgegc.store import backup_file
     from edgegc.store.database import open_database
@@ -143,7 +150,9 @@ def _compact_stopped(common: Common) -> Maintained:
             done = await database.compact()
         return f"the database has {done.after} bytes, it had {done.before}"
 
-    return Maintained(ok=True, detail=trio.run(main), duration_ms=_since(started))
+    with spinner(common, COMPACTING):
+        detail = trio.run(main)
+    return Maintained(ok=True, detail=detail, duration_ms=_since(started))
 
 
 def _count(number: int, noun: str) -> str:

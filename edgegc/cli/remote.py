@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
@@ -10,6 +11,7 @@ from msgspec import UNSET
 
 from edgegc import errors
 from edgegc.cli.failure import Exit, Failure
+from edgegc.cli.progress import spinner
 from edgegc.client import Client
 from edgegc.connection import refuse_readable
 from edgegc.model import message
@@ -23,6 +25,7 @@ T = TypeVar("T")
 
 ADMIN_SOCKET = "admin.sock"
 MOST_PER_PAGE = 500
+WAITING = "waiting for the server"
 
 
 def open_client(common: Common) -> Client:
@@ -49,14 +52,23 @@ def open_client(common: Common) -> Client:
     return Client(f"unix://{socket}")
 
 
-def ask(common: Common, question: Callable[[Client], Awaitable[T]]) -> T:
-    """Run ``question`` with a client of the server, and return what it returns. Raises its errors."""
+def ask(
+    common: Common,
+    question: Callable[[Client], Awaitable[T]],
+    *,
+    doing: str | None = WAITING,
+) -> T:
+    """Run ``question`` with a client of the server, and return what it returns. Raises its errors.
+
+    ``doing``: what to show where it takes long; None where ``question`` shows how far it is.
+    """
 
     async def main() -> T:
         async with open_client(common) as client:
             return await question(client)
 
-    return trio.run(main)
+    with nullcontext() if doing is None else spinner(common, doing):
+        return trio.run(main)
 
 
 def given(optional: Mapping[str, Any], *, none_means: str | None = None) -> dict[str, Any]:

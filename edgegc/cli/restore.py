@@ -47,7 +47,7 @@ def restore(common: Common, file: Path, into: Path | None, master_key: Path | No
     from edgegc.control import restoring
 
     target = (into or common.data_dir).absolute()
-    with bar(common, "reading the backup", file.stat().st_size) as done:
+    with bar(common, "reading the backup", file.stat().st_size, then="checking and restoring it") as done:
         restored = restoring.restore(
             file.absolute(), target, master_key=master_key, force=force, now=int(time.time()), done=done
         )

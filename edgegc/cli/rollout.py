@@ -9,8 +9,6 @@ import click
 from edgegc.cli.options import Command, Common, cluster_options
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from edgegc.client import Client
     from edgegc.model import message
 
@@ -34,7 +32,7 @@ def rollout(common: Common, wait: bool, timeout_s: float) -> None:
     from edgegc.cli.failure import Failure
     from edgegc.cli.node import versions
     from edgegc.cli.output import Column, ago, emit_fields, emit_json, emit_table, note
-    from edgegc.cli.remote import ask, cluster_scope
+    from edgegc.cli.remote import WAITING, ask, cluster_scope
 
     async def question(client: Client) -> message.Rollout:
         cluster_id = await cluster_scope(client, common)
@@ -42,7 +40,7 @@ def rollout(common: Common, wait: bool, timeout_s: float) -> None:
             return await _settled(client, cluster_id, timeout_s, common)
         return await client.rollout(cluster_id=cluster_id)
 
-    found = ask(common, question)
+    found = ask(common, question, doing=None if wait else WAITING)
     if common.json:
         emit_json(found)
     elif not common.quiet:
@@ -95,11 +93,14 @@ async def _settled(
     """Return the rollout once every online node is current, or as it is at the deadline."""
     import trio
 
+    from edgegc.cli.progress import count
+
     deadline = trio.current_time() + timeout_s
-    with _progress(common) as show:
+    with count(common, "nodes current") as show:
         while True:
             found = await client.rollout(cluster_id=cluster_id)
-            show(found)
+            there = found.nodes.total - found.nodes.offline
+            show(there - _waiting_for(found), there)
             if _unfinished(found) is None or trio.current_time() >= deadline:
                 return found
             await trio.sleep(min(LOOK_EVERY_S, max(0.0, deadline - trio.current_time())))
@@ -126,39 +127,3 @@ def _finished(found: message.Rollout) -> str:
 def _waiting_for(found: message.Rollout) -> int:
     """Return how many nodes are there and do not run what they should. Offline ones may be gone for good."""
     return found.nodes.behind + found.nodes.failed
-
-
-class _progress:  # noqa: N801  reads as a verb where it is used
-    """A bar on stderr, on a terminal only."""
-
-    def __init__(self, common: Common) -> None:
-        import sys
-
-        self._bar = None
-        if sys.stderr.isatty() and not common.quiet:
-            from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-            self._bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeElapsedColumn(),
-                console=Console(stderr=True, no_color=common.no_color),
-                transient=True,
-            )
-            self._task = self._bar.add_task("nodes current", total=None)
-
-    def __enter__(self) -> Callable[[message.Rollout], None]:
-        if self._bar is not None:
-            self._bar.start()
-        return self._show
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-
-    def _show(self, found: message.Rollout) -> None:
-        if self._bar is not None:
-            there = found.nodes.total - found.nodes.offline
-            self._bar.update(self._task, total=there, completed=there - _waiting_for(found))

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 LOOK_EVERY_S = 0.5
 """As for a rollout: at once for a person, nothing for the box."""
+MOST_NAMES = 5
+"""Of who is waited for: a sentence stays one; '-o json' has all of them."""
 
 
 @click.command(
@@ -47,21 +49,25 @@ def rotate_ca(
     """Replace a cluster's CA and bundle signer in three steps, without cutting anybody off."""
     from edgegc.cli.failure import Failure
     from edgegc.cli.output import emit_fields, emit_json, note
+    from edgegc.cli.progress import spinner
     from edgegc.cli.remote import ask, find_cluster
     from edgegc.model import message
 
     if force and step is None:
         raise click.UsageError("--force goes with --step")
 
-    async def question(client: Client) -> message.CaRotation:
+    async def question(client: Client) -> tuple[str, message.CaRotation]:
         cluster_id = await find_cluster(client, cluster or common.cluster)
         if step is None:
             found = await client.ca_rotation(cluster_id)
         else:
-            found = await client.rotate_ca(cluster_id, message.CaRotationStep(step=step, force=force))
-        return await _applied(client, cluster_id, timeout_s) if wait else found
+            with spinner(common, "the box takes the step"):
+                found = await client.rotate_ca(cluster_id, message.CaRotationStep(step=step, force=force))
+        if wait:
+            found = await _applied(common, client, cluster_id, timeout_s)
+        return (await client.cluster(cluster_id)).name, found
 
-    found = ask(common, question)
+    name, found = ask(common, question, doing=None)
     if common.json:
         emit_json(found)
     elif common.quiet:
@@ -83,23 +89,35 @@ def rotate_ca(
             "they may be offline; 'edgegc node list' says since when"
         )
     if found.phase != "none":
-        following = "issue" if found.phase == "prepared" else "retire"
-        if found.ready:
-            note(
-                common,
-                f"every node has applied this: 'edgegc cluster rotate-ca --step {following}' may follow",
-            )
-        else:
-            note(common, f"--step {following} may follow when nobody is waited for any more")
+        note(common, what_follows(name, found))
 
 
-async def _applied(client: Client, cluster_id: str, timeout_s: float) -> message.CaRotation:
+def what_follows(cluster: str, found: message.CaRotation) -> str:
+    """Return what is to be done next in a rotation under way, and who is waited for."""
+    command = (
+        f"'edgegc cluster rotate-ca {cluster} --step {'issue' if found.phase == 'prepared' else 'retire'}'"
+    )
+    if found.ready:
+        return f"every node has applied this, {command} is next"
+    names = [each.name for each in found.waiting_for]
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    return f"waiting for {', '.join(names[:MOST_NAMES])}{more}, then {command}"
+
+
+async def _applied(common: Common, client: Client, cluster_id: str, timeout_s: float) -> message.CaRotation:
     """Return the rotation once everybody has applied its last step, or as it is at the deadline."""
     import trio
 
+    from edgegc.cli.progress import count
+
     deadline = trio.current_time() + timeout_s
-    while True:
-        found = await client.ca_rotation(cluster_id)
-        if not found.waiting_for or trio.current_time() >= deadline:
-            return found
-        await trio.sleep(min(LOOK_EVERY_S, max(0.0, deadline - trio.current_time())))
+    most = 0
+    with count(common, "nodes that have applied it") as show:
+        while True:
+            found = await client.ca_rotation(cluster_id)
+            waiting = len(found.waiting_for)
+            most = max(most, waiting)
+            show(most - waiting, most)
+            if not waiting or trio.current_time() >= deadline:
+                return found
+            await trio.sleep(min(LOOK_EVERY_S, max(0.0, deadline - trio.current_time())))

@@ -22,10 +22,11 @@ CLEAR_SCREEN = "\x1b[H\x1b[2J"
 
 
 class ClusterStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """A cluster and how its nodes do."""
+    """A cluster and how its nodes do. ``rotation``: of its authority, while one is under way."""
 
     cluster: message.ClusterView
     rollout: message.Rollout
+    rotation: message.CaRotation | None
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,21 +73,26 @@ async def _ask(client: Client) -> Status:
     return Status(
         version=await client.version(),
         health=await client.health(),
-        clusters=tuple(
-            [
-                ClusterStatus(cluster=each, rollout=await client.rollout(cluster_id=each.id))
-                for each in clusters
-            ]
-        ),
+        clusters=tuple([await _ask_cluster(client, each) for each in clusters]),
         lighthouses=(await client.lighthouses()).lighthouses,
         resources={name: samples[-1][1] for name, samples in resources.series.items() if samples},
         last_backup=next(iter((await client.backups()).backups), None),
     )
 
 
+async def _ask_cluster(client: Client, cluster: message.ClusterView) -> ClusterStatus:
+    rotates = cluster.ca is not None and cluster.ca.phase != "none"
+    return ClusterStatus(
+        cluster=cluster,
+        rollout=await client.rollout(cluster_id=cluster.id),
+        rotation=await client.ca_rotation(cluster.id) if rotates else None,
+    )
+
+
 def _print(common: Common, found: Status) -> None:
     from edgegc.cli.node import versions
     from edgegc.cli.output import Column, colored, emit_json, emit_sentence, emit_table, paint, size
+    from edgegc.cli.rotation import what_follows
 
     if common.json:
         emit_json(found)
@@ -127,6 +133,10 @@ def _print(common: Common, found: Status) -> None:
     )
     if not found.clusters:
         click.echo("no clusters: 'edgegc cluster create NAME --network-cidr CIDR' makes one")
+    for name, rotation in ((each.cluster.name, each.rotation) for each in found.clusters):
+        # It may have ended between the two questions.
+        if rotation is not None and rotation.phase != "none":
+            emit_sentence(f"{name}: CA rotation, phase {rotation.phase}: {what_follows(name, rotation)}")
     if found.lighthouses:
         click.echo()
         emit_table(

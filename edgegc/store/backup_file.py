@@ -147,7 +147,7 @@ class Unpacked(msgspec.Struct, frozen=True, kw_only=True):
 def unpack(path: Path, into: Path, *, done: Callable[[int], None] = lambda _: None) -> Unpacked:
     """Read a backup, put its database into the directory ``into``, and check everything against the manifest.
 
-    ``done`` is told of bytes that were read. Raises BadBackup, saying what is wrong; OSError.
+    ``done`` is told of bytes that were read, in the end of all. Raises BadBackup, saying what is wrong; OSError.
     """
     database = into / DATABASE
     with path.open("rb") as file:
@@ -157,6 +157,8 @@ def unpack(path: Path, into: Path, *, done: Callable[[int], None] = lambda _: No
             _save(file, database, done=done)
             return Unpacked(database=database, small={}, manifest=None)
         small, found = _read_tar(file, path, database, done=done)
+        # The other files, and the archive's own blocks.
+        done(path.stat().st_size - (found[DATABASE].size if DATABASE in found else 0))
     manifest = _manifest(small.pop(MANIFEST, None), path)
     missing = manifest.files.keys() - found.keys()
     if missing:

@@ -38,11 +38,16 @@ async def test_rotate_ca_shows_takes_refuses_and_forces(box: Box) -> None:
     shown = await edgegc(box, "cluster", "rotate-ca", "home")
     assert shown.returncode == 0
     assert "phase" in shown.stdout.decode()
+    before = await edgegc(box, "status")
     taken = await edgegc(box, "cluster", "rotate-ca", "home", "--step", "prepare", "-o", "json")
     assert json.loads(taken.stdout)["phase"] == "prepared"
     refused = await edgegc(box, "cluster", "rotate-ca", "--step", "issue")
     assert refused.returncode == 3
-    assert "waiting for one" in refused.stderr.decode()
+    assert "waiting for one, which would be cut off; --force does it" in refused.stderr.decode()
+    assert b"rotation" not in before.stdout
+    screen = await edgegc(box, "status")
+    following = "waiting for one, then 'edgegc cluster rotate-ca home --step issue'"
+    assert f"home: CA rotation, phase prepared: {following}" in " ".join(screen.stdout.decode().split())
     late = await edgegc(box, "cluster", "rotate-ca", "--wait", "--timeout", "0.1")
     assert late.returncode == 1
     assert "1 have not applied this step" in late.stderr.decode()
