@@ -193,10 +193,11 @@ async def _store(
     try:
         if body_id is None:
             body_id = await _reserve(control, caller, cluster_id, digest=digest, size=size)
-            await _fill(control, caller, body_id, spool, size=size)
+            await _fill(control, caller, cluster_id, body_id, spool, size=size)
         written = body_id
 
         def make(write: Write) -> Made:
+            _require_cluster(write, cluster_id)
             if known is not None and bundles.find_body(write.connection, cluster_id, digest) is None:
                 raise Conflict("the bundle with this content was deleted meanwhile; upload it again")
             bundles.finish_body(write.connection, written)
@@ -228,22 +229,30 @@ async def _store(
 
 async def _reserve(control: Control, caller: Caller, cluster_id: str, *, digest: str, size: int) -> int:
     def job(write: Write) -> int:
-        if clusters.get(write.connection, cluster_id) is None:
-            raise NotFound("no such cluster")
+        _require_cluster(write, cluster_id)
         return bundles.reserve_body(write.connection, cluster_id, digest=digest, size=size)
 
     return await control.write(caller, job)
 
 
-async def _fill(control: Control, caller: Caller, body_id: int, spool: IO[bytes], *, size: int) -> None:
+async def _fill(
+    control: Control, caller: Caller, cluster_id: str, body_id: int, spool: IO[bytes], *, size: int
+) -> None:
     spool.seek(0)
     for offset in range(0, size, STORE_BYTES):
         piece = await trio.to_thread.run_sync(spool.read, STORE_BYTES)
 
         def job(write: Write, offset: int = offset, piece: bytes = piece) -> None:
+            _require_cluster(write, cluster_id)
             bundles.write_piece(write.connection, body_id, offset=offset, piece=piece)
 
         await control.write(caller, job)
+
+
+def _require_cluster(write: Write, cluster_id: str) -> None:
+    """Raise NotFound where the cluster was deleted while its upload came in: the body's row went with it."""
+    if clusters.get(write.connection, cluster_id) is None:
+        raise NotFound("no such cluster")
 
 
 def _make_active(write: Write, bundle: UploadedBundle, *, keep: int, action: str) -> Made:

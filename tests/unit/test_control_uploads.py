@@ -21,7 +21,7 @@ from tests.control_plane import OPERATOR, Plane, control_plane, open_plane
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
 UPLOADED = {"mode": "uploaded"}
@@ -52,6 +52,24 @@ async def test_a_deleted_cluster_takes_its_bundles_along(tmp_path: Path) -> None
         await upload(plane, zoo.bundle())
         assert await plane.control.database.read(bodies) == 2
         await clusters.delete(plane.control, OPERATOR, plane.cluster_id, cascade=True)
+        assert await plane.control.database.read(bodies) == 0
+
+
+@pytest.mark.parametrize("after", ["_reserve", "_fill"])
+async def test_a_cluster_that_is_deleted_during_its_upload_is_not_found(
+    after: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with control_plane(cluster=UPLOADED, data=Data(dir=tmp_path)) as plane:
+        step: Callable[..., Awaitable[object]] = getattr(uploads, after)
+
+        async def then_deleted(*arguments: object, **more: object) -> object:
+            result = await step(*arguments, **more)
+            await clusters.delete(plane.control, OPERATOR, plane.cluster_id, cascade=True)
+            return result
+
+        monkeypatch.setattr(uploads, after, then_deleted)
+        with pytest.raises(NotFound, match="no such cluster"):
+            await upload(plane, zoo.bundle())
         assert await plane.control.database.read(bodies) == 0
 
 
