@@ -104,7 +104,7 @@ def _prepare(write: Write, cluster: Cluster) -> None:
 
 def _issue(write: Write, cluster: Cluster) -> None:
     version = bump_cluster(write, cluster.id)
-    authorities.turn(write.connection, cluster.id, version=version)
+    signing.turn(write, cluster.id, version=version)
     name = ""
     while batch := nodes.certified(write.connection, cluster.id, after=name, limit=BATCH):
         for node in batch:

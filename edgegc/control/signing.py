@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from edgegc.control import wallclock
 from edgegc.control.addresses import LIGHTHOUSE_OFFSET
@@ -46,6 +46,18 @@ SIGNER_PURPOSE = "signer"
 LIGHTHOUSE_PURPOSE = "lighthouse"
 
 _parse_authority = functools.lru_cache(maxsize=64)(codec.parse_pem)
+
+
+class _Hand(NamedTuple):
+    """What signs a cluster's certificates."""
+
+    authority: Authority
+    ca: codec.NebulaCertificate
+    private: bytes
+
+    def __repr__(self) -> str:
+        """Show the authority only: a traceback must not hold its private key."""
+        return f"_Hand({self.authority.id})"
 
 
 def make_authority(
@@ -89,6 +101,12 @@ def make_signer(write: Write, cluster_id: str, *, phase: KeyPhase = "active", ve
     box = write.vault.seal(SIGNER_PURPOSE, key.private, context=signer.id)
     authorities.insert_signer(write.connection, signer, private_key=box)
     return signer
+
+
+def turn(write: Write, cluster_id: str, *, version: int) -> None:
+    """Let the next authority and the next signer sign from now on; the ones that did stay trusted."""
+    authorities.turn(write.connection, cluster_id, version=version)
+    write.forget(_hand_key(cluster_id))
 
 
 def signer_private(vault: Vault, signer: Signer, box: bytes) -> bytes:
@@ -162,13 +180,8 @@ def _certify(
     groups: Sequence[str],
     public_key: bytes,
 ) -> Certificate:
-    wallclock.require_trust(write.connection, write.now)
-    found = authorities.active_authority(write.connection, cluster.id)
-    if found is None:
-        raise AssertionError(f"managed cluster {cluster.id} has no authority")
-    authority, box = found
-    ca = _parse_authority(authority.certificate_pem)
-    ca_private = write.vault.unseal(AUTHORITY_PURPOSE, box, context=authority.id)
+    # A batch signs a thousand: what signs is read once.
+    authority, ca, ca_private = write.remember(_hand_key(cluster.id), lambda: _hand(write, cluster.id))
     not_before = max(write.now - BACKDATE_S, ca.details.not_before)
     not_after = min(write.now + cluster.certificate_lifetime_s, authority.not_after)
     while True:
@@ -207,3 +220,18 @@ def _certify(
     )
     certificates.insert(write.connection, certificate)
     return certificate
+
+
+def _hand_key(cluster_id: str) -> str:
+    return f"hand {cluster_id}"
+
+
+def _hand(write: Write, cluster_id: str) -> _Hand:
+    """Return what signs for a cluster now. Unavailable while the clock is not to be trusted."""
+    wallclock.require_trust(write.connection, write.now)
+    found = authorities.active_authority(write.connection, cluster_id)
+    if found is None:
+        raise AssertionError(f"managed cluster {cluster_id} has no authority")
+    authority, box = found
+    private = write.vault.unseal(AUTHORITY_PURPOSE, box, context=authority.id)
+    return _Hand(authority, _parse_authority(authority.certificate_pem), private)

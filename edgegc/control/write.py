@@ -7,7 +7,7 @@ rows, seals and signs, and touches nothing else. It knows no roll and no bus: th
 from __future__ import annotations
 
 import uuid
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
 
@@ -16,6 +16,7 @@ from edgegc.store import audit, clusters, nodes
 
 if TYPE_CHECKING:
     import sqlite3
+    from collections.abc import Callable
 
     from edgegc.model.credential import Caller
     from edgegc.store.vault import Vault
@@ -41,6 +42,18 @@ class Write:
         self._nodes: dict[str, None] = {}
         self._clusters: dict[str, None] = {}
         self._events: list[Event] = []
+        self._remembered: dict[str, Any] = {}
+
+    def remember(self, key: str, read: Callable[[], T]) -> T:
+        """Return what ``read`` returned the first time: for what a write of many parts needs for each of them."""
+        if key not in self._remembered:
+            self._remembered[key] = read()
+        found: T = self._remembered[key]
+        return found
+
+    def forget(self, key: str) -> None:
+        """Forget what :meth:`remember` returned, because this write changes it."""
+        self._remembered.pop(key, None)
 
     def audit(self, action: str, target: str | None) -> None:
         """Say what was done to what (a record's id): one row, in the same transaction."""

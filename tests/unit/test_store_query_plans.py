@@ -6,6 +6,7 @@ The statements are those that really run: recorded from the connections while th
 from __future__ import annotations
 
 import re
+from collections import Counter
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -53,15 +54,20 @@ SCAN = re.compile(
 
 
 @contextmanager
-def recorded(plane: Plane) -> Iterator[set[str]]:
-    """Collect the statements that jobs run."""
+def recorded(plane: Plane, *, each: Callable[[str], None] = lambda _: None) -> Iterator[set[str]]:
+    """Collect the statements that jobs run, and hear of each."""
     found: set[str] = set()
+
+    def note(statement: str) -> None:
+        found.add(statement)
+        each(statement)
+
     database = plane.control.database
     write, read = database.write, database.read
 
     def traced(job: Callable[[sqlite3.Connection], object]) -> Callable[[sqlite3.Connection], object]:
         def run(connection: sqlite3.Connection) -> object:
-            connection.set_trace_callback(found.add)
+            connection.set_trace_callback(note)
             try:
                 return job(connection)
             finally:
@@ -150,6 +156,18 @@ async def test_a_batch_of_nodes_reads_no_whole_table() -> None:
             batch = message.NodeBatch(nodes=items)
             await node_batches.create(plane.control, OPERATOR, plane.cluster_id, batch)
         await no_scans(plane, statements)
+
+
+async def test_a_batch_reads_once_what_all_of_its_nodes_need() -> None:
+    async with control_plane() as plane:
+        items = tuple(message.NodeCreate(name=f"pi-{n}", public_key=new_public_key()) for n in range(20))
+        counted: Counter[str] = Counter()
+        with recorded(plane, each=lambda statement: counted.update([statement])):
+            batch = message.NodeBatch(nodes=items)
+            await node_batches.create(plane.control, OPERATOR, plane.cluster_id, batch)
+        often = [each for each, times in counted.items() if times == len(items) and each.startswith("SELECT")]
+        # The cursor moves with each address.
+        assert [statement for statement in often if "address_cursor" not in statement] == []
 
 
 @pytest.mark.parametrize("sort", ["name", "-name", "created_at", "-created_at", "overlay_ip", "-overlay_ip"])
