@@ -109,6 +109,7 @@ class Applier:
         self._answered = False
         self._holds = False
         self._hold_at = -math.inf
+        self._replaced = False
 
     def wake(self) -> None:
         """Say that something may be to do: a new version, most likely."""
@@ -118,6 +119,14 @@ class Applier:
     def lighthouse_answers(self) -> None:
         """Say that a lighthouse answers again: what is in force, and lost them, may be proven now."""
         self._answered = True
+        self.wake()
+
+    def replaced(self) -> None:
+        """Say that nebula, or a certificate or key of the machine's own, is another one than it was.
+
+        What failed may work now, and what is in force may be out of date.
+        """
+        self._replaced = True
         self.wake()
 
     async def run(self) -> None:
@@ -133,6 +142,9 @@ class Applier:
 
     async def _turn(self) -> float:
         """Do what is to be done, and return after how many seconds there may be something again."""
+        if self._replaced:
+            self._replaced = self._holds = False
+            self._hold_at = self._retry_at = -math.inf
         try:
             state = self._memory.state
             if state.trial is not None:

@@ -18,12 +18,11 @@ from edgegc.agent.state import Memory
 from edgegc.agent.versions import Versions
 from edgegc.model.message import rfc3339
 from edgegc.nebula.process import (
+    InstalledNebula,
     NebulaUnusable,
     Process,
     ProcessStatus,
-    find_nebula,
     in_thread,
-    nebula_version,
     test_config,
     version_text,
 )
@@ -41,8 +40,9 @@ if TYPE_CHECKING:
     from edgegc.nebula.process import Spawner
     from edgegc.nebula.process import Version as NebulaVersion
 
-MISSING_RETRY_S: Final = 30.0
-"""How often a missing nebula is looked for: whoever installs it should not have to do anything else."""
+LOOK_EVERY_S: Final = 15.0
+"""How often nebula is looked for, and at, and the machine's own certificate: whoever installs, mends or replaces one of
+them should not have to do anything else. A look costs a few ``stat``."""
 
 _log = logging.getLogger(__name__)
 
@@ -69,6 +69,7 @@ class Membership:
         self._spawner = spawner
         self._changed = trio.Event()
         self._missing: str | None = None
+        self._nebula = InstalledNebula(cluster.nebula)
         self._installed: NebulaVersion | None = None
         home = directory / cluster.id
         self._versions = Versions(home)
@@ -110,7 +111,8 @@ class Membership:
                 executable = await self._find_nebula()
                 self._process = self._make_process(executable)
                 await nursery.start(self._process.run)
-                self._applier = self._make_applier(executable, self._process)
+                self._applier = self._make_applier(self._process)
+                nursery.start_soon(self._look_around, self._process, self._applier)
                 await self._applier.run()
         finally:
             self._servers.close()
@@ -136,7 +138,10 @@ class Membership:
             log_fields={"cluster_id": self.cluster.id, "node_id": self.cluster.node_id},
         )
 
-    def _make_applier(self, executable: Path, process: Process) -> Applier:
+    def _make_applier(self, process: Process) -> Applier:
+        async def test(path: Path) -> None:
+            await test_config(await self._renew(process), path, user=None)
+
         return Applier(
             cluster=self.cluster,
             versions=self._versions,
@@ -145,7 +150,7 @@ class Membership:
             reach=self._reach,
             clock=self._clock,
             random=self._random,
-            test=lambda path: test_config(executable, path, user=None),
+            test=test,
             adopt=self._adopt,
             on_change=self._change,
         )
@@ -245,18 +250,36 @@ class Membership:
         """Return the executable, waiting for somebody to install it if need be."""
         while True:
             try:
-                executable = await in_thread(partial(find_nebula, self.cluster.nebula))
-                self._installed = await nebula_version(executable)
+                executable, self._installed = await self._nebula.find()
             except NebulaUnusable as error:
                 if self._missing is None:
                     _log.error("%s", error.message, extra={"cluster_id": self.cluster.id})
                 self._missing = error.message
                 self._change()
-                await trio.sleep(MISSING_RETRY_S)
+                await trio.sleep(LOOK_EVERY_S)
             else:
                 self._missing = None
                 self._change()
                 return executable
+
+    async def _renew(self, process: Process) -> Path:
+        """Return the executable as it is now, with which ``process`` starts from now on. Raises NebulaUnusable."""
+        process.executable, self._installed = await self._nebula.find()
+        return process.executable
+
+    async def _look_around(self, process: Process, applier: Applier) -> None:
+        """Tell the applier when somebody has replaced something that does not come with a version."""
+        before: object = None
+        while True:
+            try:
+                nebula: Path | None = await self._renew(process)
+            except NebulaUnusable:
+                nebula = None
+            now = (nebula, self._nebula.generation, self._versions.own_files())
+            if before not in (None, now):
+                applier.replaced()
+            before = now
+            await trio.sleep(LOOK_EVERY_S)
 
     # Changes of agent.toml that are ours to make
 

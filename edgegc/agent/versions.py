@@ -166,6 +166,11 @@ class Versions:
                 f"have {self.directory / PUBLIC_KEY} signed (nebula-cert sign -in-pub) and put the result at {own}"
             ) from None
 
+    def own_files(self) -> object:
+        """Return what differs once a certificate or key of the machine's own was replaced."""
+        names = (bundle.CERTIFICATE, bundle.PRIVATE_KEY)
+        return tuple(files.identity(self.directory / name) for name in names)
+
     def prepare(self, version: Version, cluster: Cluster) -> Prepared:
         """Give a version its key and its ``nebula.yml``, and return what nebula will run with.
 

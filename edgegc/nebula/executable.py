@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import trio
 
 from edgegc.errors import Error
-from edgegc.nebula import logfile
+from edgegc.nebula import files, logfile
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -183,13 +183,12 @@ class InstalledNebula:
     def __init__(self, path: Path | None) -> None:
         self.generation = 0
         self._path = path
-        self._known: tuple[Path, tuple[int, int, int], Version] | None = None
+        self._known: tuple[Path, tuple[int, int, int] | None, Version] | None = None
 
     async def find(self) -> tuple[Path, Version]:
         """Return where it is and its version; costs a ``stat`` when nothing changed."""
         executable = find_nebula(self._path)
-        status = executable.stat()
-        identity = (status.st_ino, status.st_mtime_ns, status.st_size)
+        identity = files.identity(executable)
         if self._known is None or self._known[:2] != (executable, identity):
             version = await nebula_version(executable)
             # Several may have asked at once; they found the same.

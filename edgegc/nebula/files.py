@@ -31,6 +31,15 @@ async def in_thread(job: Callable[[], _T], /) -> _T:
     return await trio.to_thread.run_sync(job)
 
 
+def identity(path: Path) -> tuple[int, int, int] | None:
+    """Return what tells a file from the one that replaces it (another inode, time or size); None where there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_size
+
+
 def write_atomic(path: Path, content: bytes, *, mode: int = 0o600, gid: int | None = None) -> None:
     """Replace ``path`` by a file with this content, permissions and group, durably.
 

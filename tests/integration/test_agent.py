@@ -206,6 +206,31 @@ async def test_a_refused_version_is_reported_with_its_reason_and_the_node_runs_o
             await until(lambda: only(agent).state == "ok", "ok again")
 
 
+async def test_who_mends_nebula_need_not_wait_for_the_next_try(
+    data: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgegc.agent.membership.LOOK_EVERY_S", 0.05)
+    async with running_box(data) as box:
+        cluster = await box.cluster()
+        own = await machine.join(url_of(box), await box.key(cluster["id"]))
+        async with machine.agent() as agent:
+            await until(lambda: only(agent).state == "ok", "ok")
+            machine.refuse()
+            await box.request("PATCH", f"/api/v1/nodes/{own.node_id}", body={"mtu": 1400})
+            await until(lambda: only(agent).state == "failed", "refused by nebula -test")
+            machine.refuse(False)
+            machine.nebula.touch()
+            await until(lambda: only(agent).state == "ok", "tried again with another nebula")
+
+            aside = machine.nebula.rename(machine.home / "aside")
+            await box.request("PATCH", f"/api/v1/nodes/{own.node_id}", body={"mtu": 1500})
+            await until(lambda: "there is no nebula at" in (only(agent).error or ""), "missing")
+            aside.rename(machine.home / "nebula")
+            await until(
+                lambda: only(agent).state == "ok", "tried again with the same nebula, back in its place"
+            )
+
+
 async def test_an_agent_that_ends_leaves_nebula_running_and_the_next_one_adopts_it(
     data: Path, machine: Machine
 ) -> None:

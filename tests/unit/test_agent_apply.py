@@ -13,8 +13,9 @@ from edgegc.agent.decision import NEITHER, NO_LIGHTHOUSE
 from edgegc.agent.reach import Reach
 from edgegc.agent.state import Failure, Memory, Trial
 from edgegc.agent.versions import Version, Versions
-from edgegc.nebula import bundle, certificate, keys
-from edgegc.nebula.process import ApplyFailed, NebulaUnusable
+from edgegc.nebula import bundle, certificate, keys, upload
+from edgegc.nebula.process import Applied, ApplyFailed, NebulaUnusable, Wanted
+from tests import zoo
 from tests.fakes import ControlPlane, FakeClock, FakeLighthouse, FakeNebula, inline
 
 if TYPE_CHECKING:
@@ -277,6 +278,61 @@ async def test_a_failed_version_is_tried_again_after_ten_minutes_then_twenty(
         assert node.memory.state.failure.attempts == 3
         node.test_refuses.clear()
         await node.until(lambda: node.memory.state.applied == 7, within_s=10_000)
+
+
+async def test_a_failed_version_does_not_wait_for_its_retry_where_nebula_was_replaced(
+    node: Node, autojump_clock: MockClock
+) -> None:
+    async with node.running():
+        await node.receive(7)
+        await node.applied(7)
+        node.test_refuses[8] = ApplyFailed("it can't be run")
+        await node.receive(8)
+        await node.failed(8)
+        node.test_refuses.clear()
+        node.applier.replaced()
+        await node.until(lambda: node.memory.state.applied == 8, within_s=10)
+    assert node.nebula.applied == [7, 7, 8], "and what is in force was looked at first"
+
+
+async def test_a_replaced_certificate_of_the_machine_is_brought_into_force_without_a_new_version(
+    node: Node, autojump_clock: MockClock
+) -> None:
+    fingerprints: list[str | None] = []
+    apply = node.nebula.apply
+
+    async def note(wanted: Wanted) -> Applied:
+        fingerprints.append(wanted.fingerprint)
+        return await apply(wanted)
+
+    node.nebula.apply = note  # type: ignore[method-assign]
+    own = node.versions.directory / "host.crt"
+    signed = [node.plane.certificate(node.pair.public, not_after=node.plane.now + days) for days in (10, 20)]
+    own.write_text(signed[0].pem())
+    async with node.running():
+        before = node.versions.own_files()
+        node.versions.store(
+            upload.read(
+                zoo.bundle(
+                    {
+                        "config.yml": b"lighthouse: {hosts: [10.42.0.1]}\n",
+                        "ca.crt": node.plane.ca.pem().encode(),
+                    }
+                ),
+                cluster_id=node.plane.cluster_id,
+                node_id=node.plane.node_id,
+                version=7,
+            )
+        )
+        await node.memory.change(highest=7, tried=7)
+        node.applier.wake()
+        await node.applied(7)
+        own.write_text(signed[1].pem())
+        assert node.versions.own_files() != before
+        node.applier.replaced()
+        await node.until(lambda: len(fingerprints) == 2)
+    assert fingerprints == [each.fingerprint for each in signed]
+    assert [outcome.version for outcome in node.memory.state.history] == [7]
 
 
 async def test_a_newer_version_does_not_wait_for_the_retry_of_a_failed_one(
