@@ -7,8 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from edgegc.api import operation
 from edgegc.api.app import create_app
+from tests import zoo
 from tests.box import UNKNOWN_ID, Box, box_settings, public_key, running_box
 from tests.control_plane import control_plane
 
@@ -50,11 +53,12 @@ class Tenant:
         self.tokens: dict[str, str] = {}
         self.words: set[str] = set()
 
-    async def make(self, box: Box, network: str) -> None:
-        cluster = await box.cluster(f"{self.name}-cluster", network_cidr=network)
+    async def make(self, box: Box, mode: str, network: str, *, bundles: int = 1) -> None:
+        cluster = await box.cluster(f"{self.name}-cluster", mode=mode, network_cidr=network)
         here = f"?cluster_id={cluster['id']}"
         node = await box.enrolled(cluster["id"], f"{self.name}-node")
-        admin = await box.admin(cluster["id"], f"{self.name}-admin")
+        role = {"name": f"{self.name}-admin", "role": "admin"}
+        admin = await box.made(f"/api/v1/nodes{here}", role)
         label = {"label": f"{self.name}-key"}
         key = await box.made(f"/api/v1/enrollment-keys{here}", label)
         scopes = {level: f"cluster:{cluster['id']}:{level}" for level in ("admin", "read")}
@@ -75,10 +79,17 @@ class Tenant:
             "node_id": node["node_id"],
             "key_id": key["id"],
             "token_id": made["read"]["id"],
-            "version": "1",
+            "version": str(bundles),
             "name": "edgegc-20260101T000000Z.db",
         }
-        self.words = {*self.ids.values(), f"{self.name}-", admin["id"]} - {"1", self.ids["name"]}
+        self.words = {*self.ids.values(), f"{self.name}-", admin["id"]}
+        self.words -= {self.ids["version"], self.ids["name"]}
+        for number in range(bundles if mode == "uploaded" else 0):
+            body = zoo.with_files(**{"notes_txt": f"{self.name}, {number}".encode()})
+            headers = {"Content-Type": "application/gzip"}
+            made_bundle = await box.made(f"/api/v1/config/bundle{here}", body, headers=headers)
+            assert made_bundle["version"] == number + 1
+            self.words.add(made_bundle["digest"])
 
 
 async def ask(
@@ -106,12 +117,13 @@ def names_something(rule: str, found: Operation) -> bool:
     return in_query or bool(named & {"cluster_id", "tenant_id", "node_id", "key_id", "token_id"})
 
 
-async def test_what_is_another_tenants_is_answered_as_what_is_not_there(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", ["managed", "uploaded"])
+async def test_what_is_another_tenants_is_answered_as_what_is_not_there(tmp_path: Path, mode: str) -> None:
     settings = box_settings(tmp_path / "data", limits={"enabled": False})
     async with running_box(tmp_path / "data", settings) as box:
         mine, theirs = Tenant("mine"), Tenant("theirs")
-        await mine.make(box, "10.42.0.0/16")
-        await theirs.make(box, "10.43.0.0/16")
+        await mine.make(box, mode, "10.42.0.0/16")
+        await theirs.make(box, mode, "10.43.0.0/16", bundles=2)
         nobodys = dict.fromkeys(theirs.ids, UNKNOWN_ID) | {
             "version": UNKNOWN_VERSION,
             "name": theirs.ids["name"],
@@ -132,19 +144,20 @@ async def test_what_is_another_tenants_is_answered_as_what_is_not_there(tmp_path
         assert wrong == []
 
 
-async def test_nothing_that_a_tenant_can_read_speaks_of_another(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", ["managed", "uploaded"])
+async def test_nothing_that_a_tenant_can_read_speaks_of_another(tmp_path: Path, mode: str) -> None:
     settings = box_settings(tmp_path / "data", limits={"enabled": False})
     async with running_box(tmp_path / "data", settings) as box:
         mine, theirs = Tenant("mine"), Tenant("theirs")
-        await mine.make(box, "10.42.0.0/16")
-        await theirs.make(box, "10.43.0.0/16")
+        await mine.make(box, mode, "10.42.0.0/16")
+        await theirs.make(box, mode, "10.43.0.0/16", bundles=2)
         read = 0
         for method, rule, found in await operations():
             if method != "GET" or found.who == "open":
                 continue
             for kind, token in mine.tokens.items():
-                for named in (True, False):
-                    reply = await ask(box, method, rule, found, mine.ids, token, named=named)
+                for ids, named in ((mine.ids, True), (mine.ids, False), (theirs.ids, False)):
+                    reply = await ask(box, method, rule, found, ids, token, named=named)
                     read += reply.status == 200
                     text = f"{reply.headers} {reply.body!r}"
                     assert not [word for word in theirs.words if word in text], (rule, kind)
