@@ -7,7 +7,7 @@ import msgspec
 import pytest
 import trio
 import trio.testing
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from edgegc.control import bundles, policies, policy_rules, polls
@@ -17,6 +17,7 @@ from edgegc.model import message
 from edgegc.model.policy import ANY_TO_ANY
 from edgegc.nebula import bundle, certificate
 from tests.control_plane import OPERATOR, control_plane
+from tests.fuzz import THOUSANDS
 
 if TYPE_CHECKING:
     from tests.control_plane import Plane
@@ -230,7 +231,7 @@ RULES = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=2000, deadline=None)
+@THOUSANDS
 @given(rules=st.lists(RULES, max_size=4))
 def test_whatever_is_given_is_taken_or_refused_by_its_place(rules: list[dict[str, Any]]) -> None:
     try:

@@ -16,14 +16,13 @@ from edgegc.control import addresses, credentials
 from edgegc.errors import Error, Invalid, Unauthorized
 from edgegc.settings_source import environment_name, keys, load
 from tests.control_plane import control_plane
+from tests.fuzz import THOUSANDS, mutated, mutated_text
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from edgegc.control.addresses import Address
     from edgegc.settings import Settings
-
-THOUSANDS = settings(max_examples=2000, deadline=None)
 
 # Settings
 
@@ -74,8 +73,26 @@ def test_any_settings_file_is_read_or_refused_by_a_key_that_is_in_it(
     assert not isinstance(found, str) or any(section in found for section in document)
 
 
+REAL = b"""# Read at the start
+[data]
+dir = "/var/lib/edgegc"
+[api]
+listen = ["127.0.0.1:8080", "[::1]:8443"]
+trusted_proxies = ["10.0.0.0/8"]
+[tls]
+mode = "files"
+certificate = "/etc/edgegc/certificate.pem"
+key = "/etc/edgegc/key.pem"
+[limits]
+node_rate = 50.0
+held_polls = 2_000
+[log]
+level = "info"
+"""
+
+
 @THOUSANDS
-@given(content=st.binary(max_size=200))
+@given(content=mutated(REAL) | st.binary(max_size=200))
 @example(b"[api\n")
 @example(b"\xff\xfe")
 @example(b"[limits]\nnode_rate = nan")
@@ -102,6 +119,7 @@ TOKENS = st.one_of(
     st.text(max_size=100),
     st.builds("{}_{}_{}".format, st.sampled_from(["egn", "egk", "ega", "EGN", "egx"]), HEXES, SECRETS),
     st.uuids().map(lambda id_: credentials.mint("egn", str(id_))),
+    mutated_text(*(credentials.mint(kind, str(uuid.UUID(int=7))) for kind in ("egn", "egk", "ega"))),
 )
 
 
@@ -134,6 +152,7 @@ async def test_no_made_up_token_is_anybodys(tokens: list[str]) -> None:
 OVERLAY = IPv4Network("10.42.0.0/16")
 NETWORKS = st.one_of(
     st.text(max_size=20),
+    mutated_text("192.168.7.0/24", "10.42.0.0/16", "0.0.0.0/0", "10.20.0.0/255.255.0.0"),
     st.from_regex(r"[0-9]{1,3}(\.[0-9]{1,3}){3}(/[0-9]{1,3})?", fullmatch=True),
     st.tuples(st.integers(0, 2**32 - 1), st.integers(0, 32)).map(
         lambda at: str(IPv4Network(at, strict=False))

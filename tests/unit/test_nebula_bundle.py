@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from edgegc.errors import Conflict, Error, Invalid
 from edgegc.model.manifest import Server, signed_text
 from edgegc.nebula import archive, bundle, keys
+from tests.fuzz import THOUSANDS, mutated
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -221,10 +222,23 @@ def test_a_manifest_with_other_ids_than_the_signature_is_refused(
         bundle.check_ids(manifest, **(ids | expected))
 
 
-@given(st.binary(max_size=400))
+BUILT = built(listen_port=4242)
+MANIFEST = archive.unpack(BUILT)["manifest.json"]
+
+
+@THOUSANDS
+@given(mutated(BUILT))
+def test_a_bundle_with_changed_bytes_is_refused_or_what_it_was(body: bytes) -> None:
+    with contextlib.suppress(Error):
+        assert bundle.read(body) == bundle.read(BUILT)
+
+
+@THOUSANDS
+@given(mutated(MANIFEST) | st.binary(max_size=400))
 def test_no_manifest_makes_the_reader_fail_in_another_way(text: bytes) -> None:
     with contextlib.suppress(Error):
-        bundle.read(repacked({"manifest.json": text}))
+        read = bundle.read(repacked({"manifest.json": text}))
+        assert set(read.manifest.files) < set(read.files)
 
 
 def test_a_bundle_is_laid_down_readable_by_its_owner_only(tmp_path: Path) -> None:

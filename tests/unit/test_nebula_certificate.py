@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Any
 
@@ -12,6 +13,7 @@ from edgegc.errors import Invalid
 from edgegc.nebula import certificate as certificates
 from edgegc.nebula import keys
 from edgegc.nebula.certificate import Details, NebulaCertificate
+from tests.fuzz import THOUSANDS, mutated, mutated_text
 
 START, END = 1_700_000_000, 1_800_000_000
 CA_KEY = keys.generate_ed25519()
@@ -69,13 +71,24 @@ def test_every_certificate_reads_back(certificate: NebulaCertificate) -> None:
     assert certificates.parse_pem(certificate.pem()) == certificate
 
 
-@given(st.binary(max_size=300))
+@THOUSANDS
+@given(mutated(CA.marshal(), signed().marshal()) | st.binary(max_size=300))
 def test_what_is_read_from_any_bytes_is_written_as_the_same_bytes(body: bytes) -> None:
     try:
         certificate = certificates.unmarshal(body)
     except Invalid:
         return
     assert certificate.marshal() == body
+
+
+@THOUSANDS
+@given(mutated_text(CA.pem(), signed().pem(), CA.pem() + "\n" + signed().pem()))
+def test_what_is_read_from_any_text_is_one_certificate_or_several(text: str) -> None:
+    with contextlib.suppress(Invalid):
+        (only,) = certificates.parse_bundle_pem(certificates.parse_pem(text).pem())
+        assert certificates.unmarshal(only.marshal()) == only
+    with contextlib.suppress(Invalid):
+        assert certificates.parse_bundle_pem(text)
 
 
 @given(any_certificate, st.data())

@@ -9,12 +9,13 @@ import tarfile
 import tracemalloc
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from edgegc.errors import Error, Invalid, UnsupportedMedia
 from edgegc.nebula import upload
 from tests import zoo
+from tests.fuzz import THOUSANDS, mutated
 
 MIB = 1024 * 1024
 MOST_BYTES = 24 * MIB
@@ -66,25 +67,44 @@ def test_a_node_makes_the_manifest_itself_and_leaves_open_what_a_rendered_one_sa
     assert (read.manifest.signers, read.manifest.servers, read.manifest.listen_port) == ((), (), None)
 
 
-@settings(max_examples=300)
+@THOUSANDS
 @given(st.binary(max_size=4000), st.sampled_from([b"", zoo.bundle()[:200], b"\x1f\x8b\x08\0"]))
 def test_noise_is_refused_by_an_error_of_ours(noise: bytes, begin: bytes) -> None:
     with pytest.raises(Error):
         check(begin + noise)
 
 
-@settings(max_examples=300)
-@given(st.data())
-def test_a_bundle_with_changed_bytes_is_refused_or_holds_what_nodes_need(data: st.DataObject) -> None:
-    raw = bytearray(zoo.tar([zoo.file(*each) for each in zoo.GOOD.items()]))
-    for _ in range(data.draw(st.integers(1, 6))):
-        raw[data.draw(st.integers(0, 2100))] = data.draw(st.integers(0, 255))
+WHOLE = {**zoo.GOOD, "host.crt": zoo.CA, "host.key": zoo.KEY}
+RAW = [zoo.tar([zoo.file(*each) for each in files.items()])[:5120] for files in (zoo.GOOD, WHOLE)]
+
+
+@THOUSANDS
+@given(mutated(zoo.bundle(), zoo.bundle(WHOLE)))
+def test_a_bundle_with_changed_bytes_is_refused_or_what_it_was(body: bytes) -> None:
     with contextlib.suppress(Error):
-        assert {"config.yml", "ca.crt"} <= set(check(gzip.compress(bytes(raw), 1)))
+        assert check(body) in (zoo.GOOD, WHOLE)
 
 
-@settings(max_examples=300)
-@given(st.one_of(st.binary(max_size=300), st.text(max_size=300).map(str.encode)))
+@THOUSANDS
+@given(mutated(*RAW), st.booleans())
+def test_a_bundle_with_changed_bytes_inside_is_refused_or_holds_what_nodes_need(
+    raw: bytes, mend: bool
+) -> None:
+    body = gzip.compress(zoo.mended(raw) if mend else raw, 1)
+    with contextlib.suppress(Error):
+        assert {"config.yml", "ca.crt"} <= set(check(body))
+
+
+CONFIGS = (
+    zoo.CONFIG,
+    b"pki: {ca: ca.crt, cert: host.crt}\nlighthouse:\n  hosts: ['10.42.0.1']\n  interval: 60\n"
+    b'static_host_map:\n  "10.42.0.1": &here ["203.0.113.9:4242"]\nlisten: !!map {port: 0x10}\n'
+    b"firewall:\n  outbound:\n    - {port: any, proto: any, host: any}\n  inbound: *here\n",
+)
+
+
+@THOUSANDS
+@given(mutated(*CONFIGS) | st.binary(max_size=300) | st.text(max_size=300).map(str.encode))
 def test_any_configuration_is_taken_or_refused_by_name(config: bytes) -> None:
     said = None
     try:
