@@ -49,6 +49,8 @@ OWNED: Final = (
     PLAN,
 )
 """What belongs to a control plane, and is never overwritten unasked."""
+STAYING: Final = (backup_file.TLS_KEY, backup_file.TLS_CERTIFICATE, backup_file.SETTINGS, OPERATOR_TOKEN)
+"""What a control plane keeps when its own database is put back by a backup that does not hold it."""
 
 
 class ClusterFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -143,7 +145,8 @@ def restore(
     """Make ``into`` the data directory that ``path`` is a backup of.
 
     ``master_key``: for a backup without secrets; else the key that lies in ``into``. With ``force`` what is there is
-    moved aside, never deleted.
+    moved aside, never deleted. A backup without its key, as a copy of the database alone is, leaves the control plane
+    that it was made from the keys and settings that it does not hold: its nodes have pinned one of them.
 
     Killed at any moment it leaves what was there, or a directory that the daemon refuses until the restore is run again.
     Raises Conflict where something is there or the directory is in use, BadBackup, Invalid without a key, OSError.
@@ -161,14 +164,17 @@ def restore(
         staging.mkdir(mode=0o700)
         try:
             facts, unpacked = verify(path, staging, done=done)
-            key = _key(unpacked, facts, master_key, into)
+            own_keys = _own_keys(into)
+            key = _key(unpacked, facts, master_key, own_keys)
             check_key(facts, key, name=str(master_key or backup_file.MASTER_KEY))
             _go_on(unpacked.database, key, above=_versions_there(into), now=now)
             restored = examine(unpacked.database)
             _lay_down(staging, {**unpacked.small, backup_file.MASTER_KEY: key})
+            same_box = bool(own_keys) and key.strip() == own_keys[0].strip()
+            staying = _staying(unpacked) if same_box else frozenset[str]()
             marker.touch(mode=0o600)
             fsync(into)
-            replaced = _move_aside(into, now=now)
+            replaced = _move_aside(into, staying, now=now)
             _put_in_place(staging, into)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
@@ -179,7 +185,7 @@ def restore(
         created_at=_time_of(unpacked, facts),
         clusters=restored.clusters,
         replaced=replaced,
-        tls_key=backup_file.TLS_KEY in unpacked.small,
+        tls_key=backup_file.TLS_KEY in unpacked.small or backup_file.TLS_KEY in staying,
     )
 
 
@@ -192,17 +198,24 @@ def _refuse_to_overwrite(into: Path) -> None:
         )
 
 
-def _key(unpacked: backup_file.Unpacked, facts: Facts, given: Path | None, into: Path) -> bytes:
-    """Return the key to go on with: the one given, else the backup's, else the directory's own, which a restore that was
-    interrupted may have moved aside. Whether it fits is for the caller to check.
+def _own_keys(into: Path) -> list[bytes]:
+    """Return the directory's own key, then those that restores have moved aside, the newest first: perhaps one that was
+    interrupted.
+    """
+    aside = sorted(into.glob(f"replaced-*/{backup_file.MASTER_KEY}"), reverse=True)
+    return [path.read_bytes() for path in (into / backup_file.MASTER_KEY, *aside) if path.exists()]
+
+
+def _key(unpacked: backup_file.Unpacked, facts: Facts, given: Path | None, own: list[bytes]) -> bytes:
+    """Return the key to go on with: the one given, else the backup's, else one of the directory's own.
+
+    Whether it fits is for the caller to check.
     """
     if given is not None:
         return given.read_bytes()
     held = unpacked.small.get(backup_file.MASTER_KEY)
     if held is not None:
         return held
-    aside = sorted(into.glob(f"replaced-*/{backup_file.MASTER_KEY}"), reverse=True)
-    own = [path.read_bytes() for path in (into / backup_file.MASTER_KEY, *aside) if path.exists()]
     if not own:
         raise errors.Invalid(
             "the backup holds no master.key, and the database can't be used without: name it with --master-key FILE"
@@ -216,6 +229,13 @@ def _fits(facts: Facts, key: bytes) -> bool:
     except BadBackup:
         return False
     return True
+
+
+def _staying(unpacked: backup_file.Unpacked) -> frozenset[str]:
+    """Return what the control plane that a backup was made from keeps: of a complete one nothing, it holds all there was."""
+    if backup_file.MASTER_KEY in unpacked.small:
+        return frozenset()
+    return frozenset(STAYING) - unpacked.small.keys()
 
 
 def _versions_there(into: Path) -> Mapping[str, int]:
@@ -273,8 +293,8 @@ def _lay_down(staging: Path, small: Mapping[str, bytes]) -> None:
             fsync(staging / name)
 
 
-def _move_aside(into: Path, *, now: int) -> Path | None:
-    there = [name for name in OWNED if (into / name).exists()]
+def _move_aside(into: Path, staying: frozenset[str], *, now: int) -> Path | None:
+    there = [name for name in OWNED if name not in staying and (into / name).exists()]
     if not there:
         return None
     aside = _free_name(into / time.strftime("replaced-%Y%m%dT%H%M%SZ", time.gmtime(now)))

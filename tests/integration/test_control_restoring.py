@@ -48,6 +48,15 @@ def fill(data: Path, *names: str, **cluster: Any) -> None:
     (data / MASTER_KEY_FILE).chmod(0o600)
 
 
+def own_files(data: Path) -> dict[str, bytes]:
+    """Give a data directory what a box has beside its database, and return it."""
+    found = {name: name.encode() for name in restoring.STAYING}
+    for name, content in found.items():
+        (data / name).parent.mkdir(exist_ok=True)
+        (data / name).write_bytes(content)
+    return found
+
+
 def add_node(data: Path, name: str) -> str | None:
     """Make a node in the only cluster, and return its address."""
 
@@ -218,11 +227,38 @@ def test_without_secrets_the_key_is_asked_for_or_found_where_it_belongs(data: Pa
     assert (data / "master.key").read_bytes() == KEY
 
 
-def test_a_bare_copy_of_the_database_can_be_put_back(data: Path, tmp_path: Path) -> None:
+def test_a_bare_copy_of_the_database_can_be_put_back_and_leaves_its_box_what_nodes_have_pinned(
+    data: Path, tmp_path: Path
+) -> None:
     copy = tmp_path / "edgegc-20261123T103000Z.db"
     copy.write_bytes((data / "edgegc.db").read_bytes())
+    pinned = own_files(data)
     done = restoring.restore(copy, data, force=True, now=NOW)
     assert done.clusters[0].nodes == 3
+    assert done.tls_key
+    assert {name: (data / name).read_bytes() for name in pinned} == pinned
+    assert done.replaced is not None
+    assert (done.replaced / "edgegc.db").exists()
+
+
+def test_what_a_backup_holds_replaces_what_is_there_and_another_box_s_files_are_moved_aside(
+    data: Path, tmp_path: Path
+) -> None:
+    complete, bare, other = tmp_path / "all.tar", tmp_path / "bare.tar", tmp_path / "other"
+    write_backup(data, complete)
+    write_backup(data, bare, secrets=False)
+    own_files(data)
+    restoring.restore(complete, data, force=True, now=NOW)
+    assert not (data / "operator.token").exists()
+    fill(other, "z")
+    (other / MASTER_KEY_FILE).write_bytes(bytes(32).hex().encode() + b"\n")
+    own_files(other)
+    key = tmp_path / "some.key"
+    key.write_bytes(KEY)
+    done = restoring.restore(bare, other, master_key=key, force=True, now=NOW)
+    assert not done.tls_key
+    assert not (other / "tls" / "key.pem").exists()
+    assert not (other / "operator.token").exists()
 
 
 def test_a_copy_from_before_a_migration_is_migrated(tmp_path: Path) -> None:
