@@ -1,6 +1,6 @@
 """What ``/metrics`` says: gathers what the control plane, the server and the process know of themselves.
 
-Reads only; costs one database read per scrape, and nothing between scrapes.
+Reads only; costs one read of the database and one of the directory of backups per scrape, and nothing between scrapes.
 """
 
 from __future__ import annotations
@@ -73,6 +73,12 @@ async def exposition(control: Control, log: AccessLog, limits: RateLimits) -> by
     _http(out, control, log)
     _limits(out, limits)
     _database(out, control)
+    out.single(
+        "edgegc_backup_age_seconds",
+        "gauge",
+        "Seconds since the newest backup in the box's own directory was made; missing while there is none.",
+        None if found.backup_at is None else max(0, control.clock.now() - found.backup_at),
+    )
     return out.text()
 
 
@@ -118,7 +124,8 @@ def _nodes(out: Exposition, found: overview.Overview, *, now: int) -> None:
     family(
         "edgegc_node_behind",
         "Whether the node runs another version than its effective one: 1 or 0.",
-        lambda n: n.applied_version != n.version,
+        # A node without a key, or of a cluster without a bundle, has nothing to run: its version is 0.
+        lambda n: (n.applied_version or 0) != n.version,
     )
     family(
         "edgegc_node_failed",

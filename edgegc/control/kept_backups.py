@@ -50,6 +50,10 @@ class KeptBackups:
         """Return the copies there are."""
         return tuple([await self._view(copy) for copy in await self._all()])
 
+    async def newest_at(self) -> int | None:
+        """Return when the newest copy was made, in Unix seconds; None while there is none. Reads no copy."""
+        return next((copy.created_at for copy in await self._all()), None)
+
     async def find(self, name: str) -> Copy:
         """Return a copy by its name; NotFound."""
         for copy in await self._all() if backups.is_name(name) else ():

@@ -30,16 +30,17 @@ class NodeOverview(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Overview(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything, by name."""
+    """Everything, by name. ``backup_at``: when the newest backup was made, in Unix seconds; None while there is none."""
 
     clusters: list[overview.ClusterRow]
     nodes: list[NodeOverview]
     authorities: list[overview.KeyRow]
     lighthouses: list[overview.KeyRow]
+    backup_at: int | None
 
 
 async def gather(control: Control) -> Overview:
-    """Read it; one read of the database. Who may see it is the caller's business."""
+    """Read it; one read of the database, and of the directory of backups. Who may see it is the caller's business."""
 
     def read(
         connection: sqlite3.Connection,
@@ -70,6 +71,7 @@ async def gather(control: Control) -> Overview:
         ],
         authorities=authorities,
         lighthouses=lighthouses,
+        backup_at=await control.backups.newest_at(),
     )
 
 

@@ -80,6 +80,9 @@ async def test_metrics_tell_of_clusters_nodes_and_the_process(box: Box) -> None:
         token=node["node_token"],
         headers={"Edgegc-Applied": str(node["version"])},
     )
+    await box.made(f"/api/v1/nodes?cluster_id={cluster['id']}", {"name": "keyless"})
+    assert b"edgegc_backup_age_seconds" not in (await box.request("GET", "/metrics")).body
+    await box.made("/api/v1/maintenance/backup", None)
     reply = await box.request("GET", "/metrics", over="tcp")
     assert reply.status == 200
     families = {f.name: f for f in text_string_to_metric_families(reply.body.decode())}
@@ -91,6 +94,8 @@ async def test_metrics_tell_of_clusters_nodes_and_the_process(box: Box) -> None:
 
     assert value("edgegc_node_online", **labels) == 1
     assert value("edgegc_node_behind", **labels) == 0
+    assert value("edgegc_node_behind", node="keyless") == 0
+    assert 0 <= value("edgegc_backup_age_seconds") < 3600
     assert value("edgegc_node_applied_version", **labels) == node["version"]
     assert value("edgegc_node_certificate_seconds_left", **labels) > 179 * 86_400
     assert value("edgegc_cluster_nodes", cluster=cluster["name"], state="online") == 1

@@ -74,6 +74,7 @@ async def test_promtool_finds_nothing_wrong_with_the_metrics_of_a_box_at_work(da
         await box.cluster("office", network_cidr="10.43.0.0/16", mode="uploaded")
         node = await box.enrolled(home["id"], "pi-1")
         await box.admin(home["id"])
+        await box.made("/api/v1/maintenance/backup", None)
         headers = {"Edgegc-Applied": "1", "Edgegc-State": "failed", "Edgegc-Nebula": "nonsense \x7f"}
         await box.request("GET", "/api/v1/config/version", token=node["node_token"], headers=headers)
         assert (await box.request("GET", "/api/v1/config/bundle", token=node["node_token"])).status == 200
