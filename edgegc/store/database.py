@@ -1,4 +1,4 @@
-"""Owns the database of a data directory: open, close, write, read, back up, checkpoint. Knows no table.
+"""Owns the database of a data directory: open, write, read, back up, checkpoint, close. Knows no table.
 
 A write is answered when it survives a power cut; a read sees every write that was answered before it began.
 """
@@ -10,23 +10,21 @@ import os
 import sqlite3
 import sys
 import time
-import uuid
 from contextlib import asynccontextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
-from urllib.parse import quote
 
 import outcome
 import trio
 from msgspec import Struct
 
 from edgegc import errors
-from edgegc.store import backups, room
+from edgegc.store import opening, room
 from edgegc.store.executor import Executor, InlineExecutor, Lane, ThreadExecutor
-from edgegc.store.gate import check_database, lock_data_directory
-from edgegc.store.migrations import Plan, bring_up_to_date, released_plan
-from edgegc.store.snapshot import copy_database, faults, fsync
+from edgegc.store.gate import lock_data_directory
+from edgegc.store.migrations import Plan, released_plan
+from edgegc.store.snapshot import copy_database, faults
 from edgegc.store.worker import Job, Reader, Writer
 
 if TYPE_CHECKING:
@@ -39,8 +37,6 @@ T = TypeVar("T")
 MEMORY = Path(":memory:")
 """A database without a file: for unit tests, with ``executor="inline"``."""
 
-BACKUPS = backups.DIRECTORY
-
 READ_DEADLINE_S = 5.0
 """What no honest request needs, and what a client still waits for."""
 
@@ -50,14 +46,6 @@ WAL_RETRY_BYTES = 4 * 1024 * 1024
 """Where a long read kept that checkpoint from finishing, the next one is tried after this much more."""
 CHECKPOINT_WAIT_MS = 100
 """How long a checkpoint waits for readers to leave; writes wait with it."""
-
-BUSY_TIMEOUT_MS = 2000
-"""How long a write waits for another program (``sqlite3 edgegc.db``) that holds the write lock."""
-WRITER_CACHE_KIB = 1024
-READER_CACHE_KIB = 2048
-"""Page caches; the kernel caches the file beside them."""
-CACHED_STATEMENTS = 256
-"""Prepared statements kept per connection: more than all aggregates have."""
 
 SWITCH_INTERVAL_S = 50e-6
 """How long a thread of the store waits for the interpreter lock before it demands it.
@@ -220,7 +208,7 @@ class Database:
         """Run work that takes long on a connection and in a thread of its own."""
 
         def run() -> T:
-            connection = _connect(self._source, cache_kib=READER_CACHE_KIB, read_only=True)
+            connection = opening.connect(self._source, read_only=True)
             try:
                 return work(connection)
             finally:
@@ -264,7 +252,7 @@ class Database:
             _, _, moved = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
             busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         finally:
-            connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+            connection.execute(f"PRAGMA busy_timeout = {opening.BUSY_TIMEOUT_MS}")
         self._checkpoints += 1
         return Checkpoint(complete=not busy, pages=max(moved, 0), duration_s=time.perf_counter() - started)
 
@@ -280,10 +268,6 @@ class Database:
             connection.execute("PRAGMA temp_store = MEMORY")
         self._checkpoint(connection)
         return Compacted(before=before, after=_size(self.path))
-
-
-ROOM_TO_OPEN_BYTES = 262_144
-"""What opening takes: the ``-shm`` (32 KiB), a schema's worth of write-ahead log. With less, room is what is missing."""
 
 
 @asynccontextmanager
@@ -311,8 +295,8 @@ async def open_database(
         raise ValueError("a database in memory is for the inline executor")
     in_thread = trio.to_thread.run_sync if executor == "threads" else _call
     with nullcontext() if in_memory else lock_data_directory(path.parent):
-        source = _memory_source() if in_memory else _file_source(path)
-        connections = await in_thread(partial(_open_files, None if in_memory else path, source, plan))
+        source = opening.memory_source() if in_memory else opening.file_source(path)
+        connections = await in_thread(partial(opening.open_pair, None if in_memory else path, source, plan))
         writer_connection, reader_connection = connections
         if executor == "threads":
             sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_INTERVAL_S))
@@ -349,84 +333,6 @@ async def open_database(
                 await writes.close()
         if crash:
             raise StoreCrashed("the store crashed") from crash[0]
-
-
-def _open_files(path: Path | None, source: str, plan: Plan) -> tuple[sqlite3.Connection, sqlite3.Connection]:
-    """Check, create or migrate, and return the connections of writer and reader."""
-    directory: Path | None = None
-    if path is not None:
-        if not check_database(path, plan):
-            _make_file(path)
-        directory = path.parent / BACKUPS
-    opened: list[sqlite3.Connection] = []
-    try:
-        writer = _connect(source, cache_kib=WRITER_CACHE_KIB, read_only=False)
-        opened.append(writer)
-        bring_up_to_date(writer, plan, backups=directory)
-        reader = _connect(source, cache_kib=READER_CACHE_KIB, read_only=True)
-    except BaseException as error:
-        for connection in opened:
-            connection.close()
-        if isinstance(error, sqlite3.Error):
-            raise errors.Unavailable(
-                f"the database {path or MEMORY} could not be opened: {_why(error, path)}"
-            ) from error
-        raise
-    return writer, reader
-
-
-def _why(error: sqlite3.Error, path: Path | None) -> str:
-    """Return what is wrong for a person. SQLite calls it an I/O error where a full disk has no room for its ``-shm``."""
-    if path is not None:
-        disk = os.statvfs(path.parent)
-        if disk.f_bavail * disk.f_frsize < ROOM_TO_OPEN_BYTES or disk.f_favail == 0 < disk.f_files:
-            return f"its disk is full ({error}): make room and start again; nothing was changed"
-    return str(error)
-
-
-def _connect(source: str, *, cache_kib: int, read_only: bool) -> sqlite3.Connection:
-    # Not bound to the thread that opens it: it is handed over to the thread that uses it.
-    connection = sqlite3.connect(
-        source, uri=True, isolation_level=None, check_same_thread=False, cached_statements=CACHED_STATEMENTS
-    )
-    try:
-        for pragma in (
-            f"busy_timeout = {BUSY_TIMEOUT_MS}",
-            "journal_mode = WAL",
-            "synchronous = FULL",
-            "foreign_keys = ON",
-            # A checkpoint must not land in somebody's request: housekeeping makes them, bound_log at the worst.
-            "wal_autocheckpoint = 0",
-            f"cache_size = -{cache_kib}",
-            "temp_store = MEMORY",
-            # Functions with side effects can't hide in the schema of a file that was restored from elsewhere.
-            "trusted_schema = OFF",
-            f"query_only = {int(read_only)}",
-        ):
-            connection.execute(f"PRAGMA {pragma}").fetchall()
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _file_source(path: Path) -> str:
-    # mode=rw: SQLite must never make the file, it would make it readable for everybody.
-    return f"file:{quote(str(path))}?mode=rw"
-
-
-def _memory_source() -> str:
-    # The memdb file system, not a shared cache: two connections see one database, with proper locking.
-    return f"file:/edgegc-{uuid.uuid4()}?vfs=memdb"
-
-
-def _make_file(path: Path) -> None:
-    """Make the empty file that SQLite then fills; its log files take over the mode."""
-    try:
-        os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
-        fsync(path.parent)
-    except OSError as error:
-        raise errors.Unavailable(f"the database {path} could not be created: {error.strerror}") from error
 
 
 def _optimize(connection: sqlite3.Connection) -> None:
