@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from edgegc import errors
+from edgegc.store import room
 from edgegc.store.snapshot import copy_database
 
 if TYPE_CHECKING:
@@ -119,6 +120,12 @@ def user_version(connection: sqlite3.Connection) -> int:
     return int(version)
 
 
+def _size(connection: sqlite3.Connection) -> int:
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    (page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
+    return int(pages) * int(page_bytes)
+
+
 def newer(found: int, plan: Plan) -> errors.Error:
     """Return the error for a database of a later edgegc."""
     return errors.Conflict(
@@ -145,6 +152,8 @@ def bring_up_to_date(connection: sqlite3.Connection, plan: Plan, *, backups: Pat
         return
     if backups is not None:
         backups.mkdir(mode=0o700, exist_ok=True)
+        # A disk that the copy filled would have no room for the migration itself, nor for who goes back.
+        room.require(backups, _size(connection), what="the copy that must be made before a migration")
         copy = backups / f"before-schema-{plan.version}-from-{found}.db"
         try:
             copy_database(connection, copy)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from edgegc import errors
+from edgegc.store import room
 from edgegc.store.database import MEMORY, open_database
 from edgegc.store.migrations import (
     FIRST_VERSION,
@@ -116,6 +117,21 @@ async def test_a_migration_keeps_the_rows_and_leaves_a_copy_of_before(tmp_path: 
     assert user_version(old) == 1
     assert old.execute("SELECT * FROM parents").fetchall() == [("p",)]
     old.close()
+
+
+async def test_a_disk_that_the_copy_would_fill_is_left_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "edgegc.db"
+    async with open_database(path, executor="inline", plan=VERSION_1):
+        pass
+    monkeypatch.setattr(room, "LEFT_BYTES", 2**60)
+    with pytest.raises(errors.Unavailable, match=r"before a migration needs .*: make room"):
+        async with open_database(path, executor="inline", plan=VERSION_3):
+            pytest.fail("must not open")
+    assert list((tmp_path / "backups").iterdir()) == []
+    async with open_database(path, executor="inline", plan=VERSION_1):
+        pass
 
 
 async def test_a_migration_that_fails_changes_nothing_and_starting_again_keeps_one_copy(
