@@ -23,7 +23,7 @@ from edgegc.control.callers import system_caller
 from edgegc.control.reconcile import MASTER_KEY as KNOWN_KEY
 from edgegc.control.write import Write
 from edgegc.model.message import rfc3339
-from edgegc.store import audit, backup_file, bundles, clusters, meta
+from edgegc.store import audit, backup_file, bundles, clusters, meta, room
 from edgegc.store.backup_file import BadBackup
 from edgegc.store.gate import RESTORING_FILE, check_database, lock_data_directory, open_unused
 from edgegc.store.migrations import bring_up_to_date, released_plan, user_version
@@ -149,7 +149,8 @@ def restore(
     that it was made from the keys and settings that it does not hold: its nodes have pinned one of them.
 
     Killed at any moment it leaves what was there, or a directory that the daemon refuses until the restore is run again.
-    Raises Conflict where something is there or the directory is in use, BadBackup, Invalid without a key, OSError.
+    Raises Conflict where something is there or the directory is in use, BadBackup, Invalid without a key, Unavailable
+    without room, OSError.
     """
     if not into.exists():
         into.mkdir(parents=True)
@@ -161,13 +162,19 @@ def restore(
             _refuse_to_overwrite(into)
         staging = into / STAGING
         shutil.rmtree(staging, ignore_errors=True)
+        room.require(into, path.stat().st_size, what="restoring")
         staging.mkdir(mode=0o700)
         try:
             facts, unpacked = verify(path, staging, done=done)
             own_keys = _own_keys(into)
             key = _key(unpacked, facts, master_key, own_keys)
             check_key(facts, key, name=str(master_key or backup_file.MASTER_KEY))
-            _go_on(unpacked.database, key, above=_versions_there(into), now=now)
+            try:
+                _go_on(unpacked.database, key, above=_versions_there(into), now=now)
+            except sqlite3.Error as error:
+                raise errors.Unavailable(
+                    f"the restored database could not be written: {error}; nothing was changed"
+                ) from error
             restored = examine(unpacked.database)
             _lay_down(staging, {**unpacked.small, backup_file.MASTER_KEY: key})
             same_box = bool(own_keys) and key.strip() == own_keys[0].strip()

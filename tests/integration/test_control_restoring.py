@@ -14,7 +14,7 @@ import trio
 from edgegc import errors
 from edgegc.control import restoring
 from edgegc.model.message import rfc3339
-from edgegc.store import backup_file
+from edgegc.store import backup_file, room
 from edgegc.store.backup_file import BadBackup
 from edgegc.store.database import open_database
 from edgegc.store.gate import RESTORING_FILE, lock_data_directory, refuse_half_restored
@@ -183,6 +183,23 @@ def test_with_force_what_was_there_is_kept_beside_and_its_versions_are_passed(
     again = restoring.restore(backup, data, force=True, now=NOW)
     assert again.replaced not in (None, done.replaced)
     assert [each.version for each in again.clusters] == [7_000_000]
+
+
+def test_without_room_nothing_is_touched(
+    backup: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(room, "LEFT_BYTES", 2**60)
+        with pytest.raises(errors.Unavailable, match=r"restoring needs .*: make room"):
+            restoring.restore(backup, tmp_path / "other", now=NOW)
+
+    def full(*_: object, **__: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(restoring.clusters, "raise_all_versions", full)
+    with pytest.raises(errors.Unavailable, match="disk is full; nothing was changed"):
+        restoring.restore(backup, tmp_path / "other", now=NOW)
+    assert {each.name for each in (tmp_path / "other").iterdir()} == {"lock"}
 
 
 def test_a_directory_in_use_is_left_alone(data: Path, backup: Path) -> None:
