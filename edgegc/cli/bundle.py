@@ -30,8 +30,8 @@ def bundle() -> None:
 def upload(common: Common, file: Path) -> None:
     """Upload FILE, a tar.gz, and make it what all nodes of the cluster run.
 
-    It is made with 'tar --format=ustar -czf FILE config.yml ca.crt'. It holds config.yml and ca.crt, and host.crt with host.key where all nodes share them; without, every node uses the
-    ones it has.
+    'tar --format=ustar -czf FILE config.yml ca.crt' makes one. host.crt and host.key are in it, too, where all nodes
+    share them; without, every node uses its own.
     """
     from edgegc.cli.progress import bar
     from edgegc.cli.remote import ask, cluster_scope
