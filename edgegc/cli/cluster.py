@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgegc.cli.options import Common, Group, list_option, name_argument, remote_options
+from edgegc.cli.options import Common, Group, list_option, name_argument, remote_options, together
 from edgegc.cli.rotation import rotate_ca
 
 if TYPE_CHECKING:
@@ -16,47 +16,50 @@ if TYPE_CHECKING:
     from edgegc.model import message
 
 
-def changeable(function: Callable[..., None]) -> Callable[..., None]:
-    """Add the options of what may change in a cluster's life; each is None where it is not given."""
-    for option in reversed(
-        (
-            click.option(
-                "--provide-lighthouse/--no-provide-lighthouse",
-                default=None,
-                help="Run a lighthouse on this box.",
-            ),
-            click.option(
-                "--provide-relay/--no-provide-relay",
-                default=None,
-                help="That lighthouse also relays. [default: yes]",
-            ),
-            click.option("--lighthouse-port", type=int, metavar="PORT", help="Its UDP port. [default: 4242]"),
-            list_option(
-                "--lighthouse-public-addresses",
-                metavar="IP:PORT",
-                help="Where nodes reach it from outside.",
-            ),
-            list_option(
-                "--allowed-routes",
-                metavar="CIDR",
-                help="What a member may announce; '' for nothing. [default: the RFC 1918 ranges]",
-            ),
-            click.option(
-                "--certificate-lifetime-s",
-                type=int,
-                metavar="SECONDS",
-                help="60 s to 5 years. [default: 180 days]",
-            ),
-            click.option(
-                "--supersede-grace-s",
-                type=int,
-                metavar="SECONDS",
-                help="How long a replaced certificate is still accepted. [default: 600]",
-            ),
-        )
-    ):
-        function = option(function)
-    return function
+def changeable(*, new: bool) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Add the options of what may change in a cluster's life; each is None where it is not given.
+
+    ``new``: for one that is made; in a change, what is not given stays as it is.
+    """
+
+    def default(value: str) -> str:
+        return f" [default: {value}]" if new else ""
+
+    return together(
+        click.option(
+            "--provide-lighthouse/--no-provide-lighthouse",
+            default=None,
+            help="Run a lighthouse on this box.",
+        ),
+        click.option(
+            "--provide-relay/--no-provide-relay",
+            default=None,
+            help="That lighthouse also relays." + default("yes"),
+        ),
+        click.option("--lighthouse-port", type=int, metavar="PORT", help="Its UDP port." + default("4242")),
+        list_option(
+            "--lighthouse-public-addresses",
+            metavar="IP:PORT",
+            help="Where nodes reach it from outside.",
+        ),
+        list_option(
+            "--allowed-routes",
+            metavar="CIDR",
+            help="What a member may announce; '' for nothing." + default("the RFC 1918 ranges"),
+        ),
+        click.option(
+            "--certificate-lifetime-s",
+            type=int,
+            metavar="SECONDS",
+            help="60 s to 5 years." + default("180 days"),
+        ),
+        click.option(
+            "--supersede-grace-s",
+            type=int,
+            metavar="SECONDS",
+            help="How long a replaced certificate is still accepted." + default("600"),
+        ),
+    )
 
 
 @click.group(cls=Group, example="edgegc cluster create home --network-cidr 10.42.0.0/16")
@@ -78,7 +81,7 @@ def cluster() -> None:
 @click.option(
     "--mode", type=click.Choice(["managed", "uploaded"]), help="Who makes bundles. [default: managed]"
 )
-@changeable
+@changeable(new=True)
 @remote_options
 @click.pass_obj
 def create(common: Common, /, name: str, tenant: str | None, network_cidr: str, **optional: Any) -> None:
@@ -158,11 +161,11 @@ def show(common: Common, cluster: str | None) -> None:
 @cluster.command(example="edgegc cluster update home --lighthouse-public-addresses 203.0.113.10:4242")
 @click.argument("cluster", required=False)
 @click.option("--name", help="A new name.")
-@changeable
+@changeable(new=False)
 @remote_options
 @click.pass_obj
 def update(common: Common, /, cluster: str | None, **optional: Any) -> None:
-    """Change a cluster. Its nodes follow by themselves."""
+    """Change what is given of a cluster. Its nodes follow by themselves."""
     from edgegc.cli.remote import ask, find_cluster, given
     from edgegc.model import message
 

@@ -21,9 +21,14 @@ def key() -> None:
 
 @key.command(example="edgegc key create --uses 20 --expires-in-s 604800 --groups sensors --show-join")
 @click.option(
-    "--uses", type=integer_or("unlimited"), default=UNSET, show_default=False, metavar="N|unlimited", help="[default: 1]"
+    "--uses", type=integer_or("unlimited"), default=UNSET, show_default=False, metavar="N|unlimited", help="How many machines it is for. [default: 1]"
 )  # fmt: skip
-@click.option("--expires-in-s", type=int, metavar="SECONDS", help="At most a year. [default: 86400, a day]")
+@click.option(
+    "--expires-in-s",
+    type=int,
+    metavar="SECONDS",
+    help="How long it is good for, at most a year. [default: 86400, a day]",
+)
 @list_option("--groups", metavar="GROUP", help="What its nodes are members of.")
 @click.option("--label", help="For you, to tell keys apart.")
 @click.option("--show-join", is_flag=True, help="Print the command to run on the machine instead.")

@@ -32,6 +32,7 @@ COMMANDS = {
     "bundle": ("edgegc.cli.bundle:bundle", "Bundles of clusters whose admin makes them."),
     "lighthouse": ("edgegc.cli.lighthouse:lighthouse", "The lighthouses that this box runs."),
     "rollout": ("edgegc.cli.rollout:rollout", "Who runs what."),
+    "audit": ("edgegc.cli.audit:audit", "Who did what."),
     "doctor": ("edgegc.cli.doctor:doctor", "Check this machine, and say what to do."),
     "backup": ("edgegc.cli.backup:backup", "Write everything that can't be made again to one file."),
     "restore": ("edgegc.cli.restore:restore", "Make a data directory from a backup."),

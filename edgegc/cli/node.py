@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 import click
 from msgspec import UNSET
 
-from edgegc.cli.options import Common, Group, cluster_options, integer_or, list_option, name_argument
+from edgegc.cli.options import (
+    Common,
+    Group,
+    cluster_options,
+    integer_or,
+    list_option,
+    name_argument,
+    together,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -20,28 +28,35 @@ MOST_NAMES = 5
 """Of the nodes that failed for one reason, named below a list."""
 
 
-def shape(function: Callable[..., None]) -> Callable[..., None]:
-    """Add the options of what a node is; each is None where it is not given, the port UNSET."""
-    for option in reversed(
-        (
-            click.option("--role", type=click.Choice(["member", "admin"]), help="[default: member]"),
-            click.option("--mtu", type=int, help="1280 to 9000. [default: 1300]"),
-            list_option("--groups", metavar="GROUP", help="For firewall rules; '' for none."),
-            click.option(
-                "--overlay-ip", metavar="IP", help="Its address in the overlay. [default: the next free one]"
-            ),
-            click.option(
-                "--listen-port",
-                type=integer_or("auto"),
-                default=UNSET,
-                show_default=False,
-                metavar="PORT|auto",
-                help="A fixed UDP port; 'auto' leaves it to the node. [default: auto]",
-            ),
-        )
-    ):
-        function = option(function)
-    return function
+def shape(*, new: bool) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Add the options of what a node is; each is None where it is not given, the port UNSET.
+
+    ``new``: for one that is made; in a change, what is not given stays as it is.
+    """
+
+    def default(value: str) -> str:
+        return f" [default: {value}]" if new else ""
+
+    return together(
+        click.option(
+            "--role",
+            type=click.Choice(["member", "admin"]),
+            help="An admin's token may change everything in its cluster." + default("member"),
+        ),
+        click.option("--mtu", type=int, help="1280 to 9000." + default("1300")),
+        list_option("--groups", metavar="GROUP", help="All of its groups, for firewall rules; '' for none."),
+        click.option(
+            "--overlay-ip", metavar="IP", help="Its address in the overlay." + default("the next free one")
+        ),
+        click.option(
+            "--listen-port",
+            type=integer_or("auto"),
+            default=UNSET,
+            show_default=False,
+            metavar="PORT|auto",
+            help="A fixed UDP port; 'auto' leaves it to the node." + default("auto"),
+        ),
+    )
 
 
 @click.group(cls=Group, example="edgegc node list --state failed")
@@ -51,7 +66,7 @@ def node() -> None:
 
 @node.command(example="edgegc node create pi-7 --groups sensors,floor-2")
 @name_argument("node")
-@shape
+@shape(new=True)
 @click.option(
     "--public-key",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -158,11 +173,11 @@ def show(common: Common, node: str) -> None:
 @node.command(example="edgegc node update pi-7 --mtu 1400")
 @click.argument("node")
 @click.option("--name", help="A new name.")
-@shape
+@shape(new=False)
 @cluster_options
 @click.pass_obj
 def update(common: Common, /, node: str, **optional: Any) -> None:
-    """Change a node; it follows by itself."""
+    """Change what is given of a node; it follows by itself."""
     from edgegc.cli.remote import ask, find_node, given
     from edgegc.model import message
 

@@ -128,7 +128,9 @@ _CLUSTER = _shared(
 _SERVER = (_URL, _TOKEN, _PIN, _INSECURE_HTTP, _DATA_DIR)
 
 
-def _together(*options: Callable[[F], F]) -> Callable[[F], F]:
+def together(*options: Callable[[F], F]) -> Callable[[F], F]:
+    """Return all of these as one decorator; the help lists them in this order."""
+
     def decorate(function: F) -> F:
         for option in reversed(options):
             function = option(function)
@@ -195,7 +197,7 @@ def name_argument(noun: str) -> Callable[[F], F]:
 
 def local_options(function: F) -> F:
     """Add the options of every command: ``--output``, ``--quiet``, ``--no-color``."""
-    return _together(_OUTPUT, _QUIET, _NO_COLOR)(function)
+    return together(_OUTPUT, _QUIET, _NO_COLOR)(function)
 
 
 def data_dir_option(function: F) -> F:
@@ -210,12 +212,12 @@ def insecure_http_option(function: F) -> F:
 
 def remote_options(function: F) -> F:
     """Add the options of a command that asks a server about the box as a whole."""
-    return _together(_OUTPUT, _QUIET, _NO_COLOR, *_SERVER)(function)
+    return together(_OUTPUT, _QUIET, _NO_COLOR, *_SERVER)(function)
 
 
 def cluster_options(function: F) -> F:
     """Add the options of a command that asks a server about one cluster."""
-    return _together(_CLUSTER, _OUTPUT, _QUIET, _NO_COLOR, *_SERVER)(function)
+    return together(_CLUSTER, _OUTPUT, _QUIET, _NO_COLOR, *_SERVER)(function)
 
 
 class Command(click.Command):

@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 def restore(common: Common, file: Path, into: Path | None, master_key: Path | None, force: bool) -> None:
     """Make a data directory from FILE, which 'edgegc backup' wrote, or from a database in 'backups'.
 
-    FILE is checked first. Nothing is overwritten: with --force what is there is moved into a directory beside it, but
-    for keys and settings of the same box that FILE does not hold, as a database alone holds none: those stay.
+    FILE is checked first. Nothing is overwritten: with --force what is there is moved into DIR/replaced-TIME, but for
+    keys and settings of the same box that FILE does not hold, as a database alone holds none: those stay.
     The daemon must not run on DIR; nebula may, and is adopted by the next start.
     """
     import time

@@ -52,7 +52,7 @@ def server_options(function: Callable[..., None]) -> Callable[..., None]:
             click.option(
                 "--log-format",
                 type=click.Choice(["auto", "json", "console"]),
-                help="[default: console on a terminal, else json]",
+                help="One object a line, or for people. [default: console on a terminal, else json]",
             ),
         )
     ):

@@ -20,7 +20,7 @@ def settings() -> None:
     "--config",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="[default: edgegc.toml in the data directory, if it is there]",
+    help="The settings file that 'serve' is given. [default: edgegc.toml in the data directory, if it is there]",
 )
 @data_dir_option
 @local_options

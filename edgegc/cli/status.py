@@ -109,13 +109,13 @@ def _print(common: Common, found: Status) -> None:
         common,
         (
             Column("CLUSTER", flexible=True),
-            Column("VERSION", right=True),
-            Column("NODES", right=True),
+            Column("VERSION", right=True, rank=2),
+            Column("NODES", right=True, rank=1),
             Column("ONLINE", right=True),
             Column("BEHIND", right=True),
             Column("FAILED", right=True),
             Column("OFFLINE", right=True),
-            Column("NETWORK", rank=1),
+            Column("NETWORK", rank=3),
         ),
         [
             (
@@ -144,11 +144,11 @@ def _print(common: Common, found: Status) -> None:
             (
                 Column("LIGHTHOUSE", flexible=True),
                 Column("STATE"),
-                Column("PORT", right=True),
+                Column("PORT", right=True, rank=3),
                 Column("RUNS", right=True),
-                Column("RESTARTS", right=True),
+                Column("RESTARTS", right=True, rank=2),
                 Column("MEMORY", right=True),
-                Column("CPU", right=True),
+                Column("CPU", right=True, rank=1),
             ),
             [
                 (
@@ -171,7 +171,7 @@ def _print(common: Common, found: Status) -> None:
         click.echo()
         emit_table(
             common,
-            (Column("RESOURCE"), Column("NOW", right=True), Column("BUDGET", right=True)),
+            (Column("RESOURCE", flexible=True), Column("NOW", right=True), Column("BUDGET", right=True)),
             rows,
         )
     click.echo()

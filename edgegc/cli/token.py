@@ -19,7 +19,9 @@ def token() -> None:
     required=True,
     help="operator, cluster:<id>:admin, cluster:<id>:read, metrics.",
 )
-@click.option("--expires-in-s", type=int, metavar="SECONDS", help="[default: never]")
+@click.option(
+    "--expires-in-s", type=int, metavar="SECONDS", help="How long it is good for. [default: for ever]"
+)
 @click.option("--label", help="For you, to tell tokens apart.")
 @remote_options
 @click.pass_obj

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -23,9 +24,10 @@ async def box(tmp_path: Path) -> AsyncIterator[Box]:
         yield running
 
 
-async def edgegc(box: Box, *words: str) -> subprocess.CompletedProcess[bytes]:
+async def edgegc(box: Box, *words: str, **environ: str) -> subprocess.CompletedProcess[bytes]:
     return await trio.run_process(
         [sys.executable, "-m", "edgegc", *words, "--data-dir", str(box.data)],
+        env={**os.environ, **environ},
         capture_stdout=True,
         capture_stderr=True,
         check=False,
@@ -48,6 +50,8 @@ async def test_rotate_ca_shows_takes_refuses_and_forces(box: Box) -> None:
     screen = await edgegc(box, "status")
     following = "waiting for one, then 'edgegc cluster rotate-ca home --step issue'"
     assert f"home: CA rotation, phase prepared: {following}" in " ".join(screen.stdout.decode().split())
+    narrow = (await edgegc(box, "status", COLUMNS="40")).stdout.decode().splitlines()
+    assert max(len(line) for line in narrow if not line.startswith("last backup")) <= 40
     late = await edgegc(box, "cluster", "rotate-ca", "--wait", "--timeout", "0.1")
     assert late.returncode == 1
     assert "1 have not applied this step" in late.stderr.decode()

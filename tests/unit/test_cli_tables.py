@@ -74,7 +74,7 @@ def answer(monkeypatch: pytest.MonkeyPatch) -> Callable[[object], None]:
     monkeypatch.setenv("COLUMNS", "80")
 
     def set_(value: object) -> None:
-        monkeypatch.setattr(remote, "ask", lambda common, question: value)
+        monkeypatch.setattr(remote, "ask", lambda common, question, **doing: value)
 
     return set_
 
@@ -215,6 +215,15 @@ def test_status_is_one_screen_of_80_columns(
                 rollout=message.Rollout(
                     version=7, nodes=counts, behind=(), behind_total=0, behind_truncated=False
                 ),
+                rotation=message.CaRotation(
+                    phase="issued",
+                    old_fingerprint="ab" * 32,
+                    new_fingerprint="cd" * 32,
+                    waiting_for=tuple(
+                        message.RotationWaiting(id=f"{ID}{n}", name=f"pi-{n}") for n in range(7)
+                    ),
+                    ready=False,
+                ),
             ),
         ),
         lighthouses=(RUNNING,),
@@ -232,6 +241,8 @@ def test_status_is_one_screen_of_80_columns(
         "",
         "CLUSTER  VERSION  NODES  ONLINE  BEHIND  FAILED  OFFLINE  NETWORK",
         "home           7      3       1       1       0        1  10.42.0.0/16",
+        "  home: CA rotation, phase issued: waiting for pi-0, pi-1, pi-2, pi-3, pi-4 and",
+        "    2 more, then 'edgegc cluster rotate-ca home --step retire'",
         "",
         "LIGHTHOUSE  STATE    PORT  RUNS  RESTARTS    MEMORY    CPU",
         "home        running  4242     7         0  12.4 MiB  0.2 %",

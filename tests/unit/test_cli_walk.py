@@ -13,9 +13,7 @@ from edgegc.cli.main import cli
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ALONE = (
-    "serve quickstart join agent status topology rollout doctor backup restore verify compact clock version"
-)
+ALONE = "serve quickstart join agent status topology rollout audit doctor backup restore verify compact clock version"
 GROUPS = {
     "agent": "status log set-server",
     "tenant": "create list show update delete",
@@ -77,3 +75,9 @@ def test_every_option_says_what_it_is_for(path: str) -> None:
         if isinstance(one, click.Option) and not one.hidden and not one.help
     ]
     assert not silent
+
+
+@pytest.mark.parametrize("path", ["node update", "cluster update"])
+def test_a_change_claims_no_default_for_what_is_not_given(path: str) -> None:
+    said = CliRunner().invoke(cli, [*path.split(), "--help"]).output
+    assert said.count("[default:") == said.count("[default: table]")
