@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from edgegc.control import addresses, modes, node_changes
-from edgegc.errors import Conflict, Forbidden, NotFound
-from edgegc.store import clusters, nodes, routes
+from edgegc.control import addresses, existing, modes, node_changes
+from edgegc.errors import Conflict, Forbidden
+from edgegc.store import nodes, routes
 
 if TYPE_CHECKING:
     import sqlite3
@@ -28,10 +28,7 @@ def set_routes(
     write: Write, node_id: str, texts: Sequence[str], *, servers: Sequence[Server], limited: bool
 ) -> Node:
     """Set a node's routes, inside a write; ``limited`` to the cluster's ``allowed_routes`` or not."""
-    node = nodes.get(write.connection, node_id)
-    cluster = None if node is None else clusters.get(write.connection, node.cluster_id)
-    if node is None or cluster is None:
-        raise NotFound("no such node")
+    node, cluster = existing.node(write.connection, node_id)
     modes.managed_only(cluster, "routes")
     overlay = IPv4Network(cluster.network_cidr)
     outside = addresses.server_hosts(servers) | public_hosts(write.connection, cluster)

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from edgegc.control import rendering
+from edgegc.control import existing, rendering
 from edgegc.errors import NotFound
-from edgegc.store import clusters, nodes
 
 if TYPE_CHECKING:
     import sqlite3
@@ -105,10 +104,7 @@ class Bundles:
         def job(
             connection: sqlite3.Connection,
         ) -> tuple[Offer | None, str, rendering.Common | rendering.Upload | None]:
-            node = nodes.get(connection, node_id)
-            cluster = None if node is None else clusters.get(connection, node.cluster_id)
-            if node is None or cluster is None:
-                raise NotFound("no such node")
+            node, cluster = existing.node(connection, node_id)
             common = known if known is not None and known.wide_version == cluster.wide_version else None
             if cluster.mode == "uploaded":
                 if not isinstance(common, rendering.Upload):

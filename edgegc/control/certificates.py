@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgegc.control import modes, node_changes
+from edgegc.control import existing, modes, node_changes
 from edgegc.control.callers import node_only
 from edgegc.control.nodes import public_key_of
 from edgegc.control.versions import bump_nodes
-from edgegc.errors import NotFound
 from edgegc.model.message import CertificateIssued, rfc3339
-from edgegc.store import clusters, nodes
 
 if TYPE_CHECKING:
     from edgegc.control.control import Control
@@ -30,10 +28,7 @@ async def issue(control: Control, caller: Caller, request: CertificateRequest) -
     public_key = public_key_of(request.public_key)
 
     def job(write: Write) -> Certificate:
-        node = nodes.get(write.connection, node_id)
-        cluster = None if node is None else clusters.get(write.connection, node.cluster_id)
-        if node is None or cluster is None:
-            raise NotFound("no such node")
+        node, cluster = existing.node(write.connection, node_id)
         modes.managed_only(cluster, "certificate")
         if node.certificate is not None and node.certificate.public_key == public_key:
             return node.certificate

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import UNSET
 
-from edgegc.control import addresses, announcements, cluster_deletion, modes, signing
+from edgegc.control import addresses, announcements, cluster_deletion, existing, modes, signing
 from edgegc.control.callers import operator_only
 from edgegc.control.repetition import once
 from edgegc.control.versions import bump
@@ -112,7 +112,9 @@ async def get(control: Control, caller: Caller, cluster_id: str) -> ClusterView:
     operator_only(caller)
 
     def job(connection: sqlite3.Connection) -> ClusterView:
-        return cluster_view(_get(connection, cluster_id), authorities.authorities(connection, cluster_id))
+        return cluster_view(
+            existing.cluster(connection, cluster_id), authorities.authorities(connection, cluster_id)
+        )
 
     return await control.database.read(job)
 
@@ -123,11 +125,11 @@ async def update(control: Control, caller: Caller, cluster_id: str, request: Clu
     changes = {name: value for name, value in msgspec.structs.asdict(request).items() if value is not UNSET}
     if "allowed_routes" in changes:
         changes["allowed_routes"] = addresses.allowed_routes(changes["allowed_routes"])
-    present = await control.database.read(lambda connection: _get(connection, cluster_id))
+    present = await control.database.read(lambda connection: existing.cluster(connection, cluster_id))
     port_in_use = _takes_port(control, present, msgspec.structs.replace(present, **changes))
 
     def job(write: Write) -> ClusterView:
-        before = _get(write.connection, cluster_id)
+        before = existing.cluster(write.connection, cluster_id)
         after = msgspec.structs.replace(before, **changes)
         network = IPv4Network(before.network_cidr)
         after = msgspec.structs.replace(
@@ -150,7 +152,7 @@ async def delete(control: Control, caller: Caller, cluster_id: str, *, cascade: 
     operator_only(caller)
 
     def job(write: Write) -> None:
-        cluster = _get(write.connection, cluster_id)
+        cluster = existing.cluster(write.connection, cluster_id)
         if cluster.node_count and not cascade:
             nodes = "1 node" if cluster.node_count == 1 else f"{cluster.node_count} nodes"
             raise Conflict(
@@ -195,14 +197,7 @@ def _change(write: Write, before: Cluster, after: Cluster, *, port_in_use: bool)
     write.changed_cluster(after.id)
     write.audit("cluster.update", after.id)
     bump(write, scope_of_cluster_change(before, after), cluster_id=after.id)
-    return _get(write.connection, after.id)
-
-
-def _get(connection: sqlite3.Connection, cluster_id: str) -> Cluster:
-    cluster = clusters.get(connection, cluster_id)
-    if cluster is None:
-        raise NotFound("no such cluster")
-    return cluster
+    return existing.cluster(write.connection, after.id)
 
 
 def _check_name(connection: sqlite3.Connection, tenant_id: str, name: str) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from edgegc.control import node_creation
+from edgegc.control import existing, node_creation
 from edgegc.control.credentials import KEY, NODE, mint
 from edgegc.control.nodes import public_key_of
 from edgegc.control.permissions import cluster_of, require
@@ -43,8 +43,7 @@ async def create_key(
     digest = control.vault.token_digest(text)
 
     def job(write: Write) -> EnrolmentKeyView:
-        if clusters.get(write.connection, found) is None:
-            raise NotFound("no such cluster")
+        existing.cluster(write.connection, found)
         key = EnrolmentKey(
             id=key_id,
             cluster_id=found,

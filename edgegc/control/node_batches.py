@@ -6,16 +6,15 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from edgegc.control import node_creation
+from edgegc.control import existing, node_creation
 from edgegc.control.credentials import NODE, mint
 from edgegc.control.nodes import public_key_of
 from edgegc.control.permissions import cluster_of
 from edgegc.control.repetition import once
 from edgegc.control.views import new_node_views
 from edgegc.control.write import new_id
-from edgegc.errors import Conflict, Invalid, NotFound
+from edgegc.errors import Conflict, Invalid
 from edgegc.model.message import NodesCreated
-from edgegc.store import clusters
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,9 +54,7 @@ async def create(
     digests = [control.vault.token_digest(item.token) for item in items]
 
     def job(write: Write) -> NodesCreated:
-        cluster = clusters.get(write.connection, found)
-        if cluster is None:
-            raise NotFound("no such cluster")
+        cluster = existing.cluster(write.connection, found)
         added = _add(write, cluster, items, digests)
         made = node_creation.certify(write, cluster, added)
         for node in made:

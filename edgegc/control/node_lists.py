@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 
+from edgegc.control import existing
 from edgegc.control.permissions import cluster_of
 from edgegc.control.views import node_view
-from edgegc.errors import Invalid, NotFound
+from edgegc.errors import Invalid
 from edgegc.model.message import NodePage
 from edgegc.model.node import Node
-from edgegc.store import clusters, node_pages, nodes
+from edgegc.store import node_pages, nodes
 
 if TYPE_CHECKING:
     import sqlite3
@@ -102,9 +103,7 @@ async def list_(control: Control, caller: Caller, cluster_id: str | None, query:
         return rows, node_pages.count(connection, wanted)
 
     def job(connection: sqlite3.Connection) -> _Found:
-        cluster = clusters.get(connection, found_id)
-        if cluster is None:
-            raise NotFound("no such cluster")
+        cluster = existing.cluster(connection, found_id)
         # Nodes of an uploaded cluster have no address to sort by, and no row knows when a node was last heard of.
         by = "name" if sort == "last_seen_at" or (sort, cluster.mode) == ("overlay_ip", "uploaded") else sort
         if after is not None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import UNSET
 
-from edgegc.control import addresses, allocation, announcements, modes, node_changes, node_creation
+from edgegc.control import addresses, allocation, announcements, existing, modes, node_changes, node_creation
 from edgegc.control.credentials import NODE, mint
 from edgegc.control.node_lists import list_
 from edgegc.control.permissions import cluster_of as cluster_of_caller
@@ -20,13 +20,12 @@ from edgegc.control.repetition import once
 from edgegc.control.versions import bump_cluster
 from edgegc.control.views import new_node_views, node_view
 from edgegc.control.write import new_id
-from edgegc.errors import Conflict, Invalid, NotFound
+from edgegc.errors import Conflict, Invalid
 from edgegc.model.message import NodeToken, NodeView
 from edgegc.nebula import keys
-from edgegc.store import certificates, clusters, nodes
+from edgegc.store import certificates, nodes
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Callable
 
     from edgegc.control.control import Control
@@ -61,7 +60,7 @@ async def create(control: Control, caller: Caller, cluster_id: str | None, reque
     token_digest = control.vault.token_digest(token)
 
     def job(write: Write) -> NodeView:
-        cluster = _cluster(write.connection, found)
+        cluster = existing.cluster(write.connection, found)
         wanted = node_creation.Wanted(
             name=request.name,
             role=request.role,
@@ -82,7 +81,7 @@ async def create(control: Control, caller: Caller, cluster_id: str | None, reque
 async def get(control: Control, caller: Caller, node_id: str) -> NodeView:
     """Return a node. NotFound."""
     _authorise(control, caller, node_id, "read")
-    node, cluster = await control.database.read(lambda connection: _get(connection, node_id))
+    node, cluster = await control.database.read(lambda connection: existing.node(connection, node_id))
     return node_view(control, node, network_cidr=cluster.network_cidr)
 
 
@@ -115,7 +114,7 @@ async def delete(control: Control, caller: Caller, node_id: str) -> None:
     _authorise(control, caller, node_id, "admin")
 
     def job(write: Write) -> None:
-        node, cluster = _get(write.connection, node_id)
+        node, cluster = existing.node(write.connection, node_id)
         revoked = certificates.revoke_all(write.connection, node.id, now=write.now)
         nodes.delete(write.connection, node)
         write.deleted_node(node.id, cluster.id)
@@ -133,7 +132,7 @@ async def rotate_token(control: Control, caller: Caller, node_id: str) -> NodeTo
     token_digest = control.vault.token_digest(token)
 
     def job(write: Write) -> None:
-        _get(write.connection, node_id)
+        existing.node(write.connection, node_id)
         nodes.set_token(write.connection, node_id, token_digest=token_digest)
         write.changed_node(node_id)
         write.audit("node.token", node_id)
@@ -203,7 +202,7 @@ async def set_routes(control: Control, caller: Caller, node_id: str, request: Ro
     _authorise(control, caller, node_id, "admin")
 
     def job(write: Write) -> tuple[Node, Cluster]:
-        _, cluster = _get(write.connection, node_id)
+        _, cluster = existing.node(write.connection, node_id)
         node = announcements.set_routes(
             write, node_id, request.routes, servers=control.servers, limited=False
         )
@@ -231,7 +230,7 @@ async def _change(
     _authorise(control, caller, node_id, "admin")
 
     def job(write: Write) -> tuple[Node, Cluster]:
-        before, cluster = _get(write.connection, node_id)
+        before, cluster = existing.node(write.connection, node_id)
         after = edit(write, cluster, before)
         if after != before:
             write.audit(action, node_id)
@@ -244,17 +243,3 @@ async def _change(
 def _authorise(control: Control, caller: Caller, node_id: str, need: Need) -> None:
     entry = control.roll.entry(node_id)
     require(control, caller, None if entry is None else entry.cluster_id, need, what="node")
-
-
-def _get(connection: sqlite3.Connection, node_id: str) -> tuple[Node, Cluster]:
-    node = nodes.get(connection, node_id)
-    if node is None:
-        raise NotFound("no such node")
-    return node, _cluster(connection, node.cluster_id)
-
-
-def _cluster(connection: sqlite3.Connection, cluster_id: str) -> Cluster:
-    cluster = clusters.get(connection, cluster_id)
-    if cluster is None:
-        raise NotFound("no such cluster")
-    return cluster

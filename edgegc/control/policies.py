@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from edgegc.control import modes, node_changes, policy_rules
+from edgegc.control import existing, modes, node_changes, policy_rules
 from edgegc.control.permissions import cluster_of
 from edgegc.control.versions import bump_nodes
-from edgegc.errors import NotFound
 from edgegc.model import message
 from edgegc.nebula import certificate as codec
 from edgegc.nebula import config
@@ -100,9 +99,7 @@ def _effect(connection: sqlite3.Connection, cluster: Cluster, wanted: Policy) ->
 
 
 def _cluster(connection: sqlite3.Connection, cluster_id: str) -> Cluster:
-    cluster = clusters.get(connection, cluster_id)
-    if cluster is None:
-        raise NotFound("no such cluster")
+    cluster = existing.cluster(connection, cluster_id)
     modes.managed_only(cluster, "firewall policy")
     return cluster
 

@@ -24,13 +24,13 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from edgegc.control import node_changes, signing
+from edgegc.control import existing, node_changes, signing
 from edgegc.control.callers import operator_only
 from edgegc.control.versions import bump_cluster
-from edgegc.errors import Conflict, NotFound
+from edgegc.errors import Conflict
 from edgegc.model.cluster import Authority, Cluster, RotationPhase, rotation_phase
 from edgegc.model.message import CaRotation, RotationWaiting
-from edgegc.store import authorities, certificates, clusters, nodes
+from edgegc.store import authorities, certificates, nodes
 
 if TYPE_CHECKING:
     import sqlite3
@@ -121,9 +121,7 @@ def _retire(write: Write, cluster: Cluster) -> None:
 
 
 def _state(connection: sqlite3.Connection, cluster_id: str) -> _State:
-    cluster = clusters.get(connection, cluster_id)
-    if cluster is None:
-        raise NotFound("no such cluster")
+    cluster = existing.cluster(connection, cluster_id)
     known = authorities.authorities(connection, cluster_id)
     if not known:
         raise Conflict(

@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING
 import msgspec
 import trio
 
-from edgegc.control import topology_reading
-from edgegc.errors import NotFound
+from edgegc.control import existing, topology_reading
 from edgegc.model.message import Topology
-from edgegc.store import clusters
 
 if TYPE_CHECKING:
     import sqlite3
@@ -49,9 +47,7 @@ class Topologies:
             return document
 
         def job(connection: sqlite3.Connection) -> Topology:
-            cluster = clusters.get(connection, cluster_id)
-            if cluster is None:
-                raise NotFound("no such cluster")
+            cluster = existing.cluster(connection, cluster_id)
             return topology_reading.read(connection, cluster)
 
         topology = await self._database.read(job)

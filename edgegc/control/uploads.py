@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Final
 import msgspec
 import trio
 
-from edgegc.control import modes, repetition
+from edgegc.control import existing, modes, repetition
 from edgegc.control.permissions import cluster_of
 from edgegc.control.versions import bump_cluster
 from edgegc.control.views import bundle_view
@@ -23,7 +23,7 @@ from edgegc.model.bundle import UploadedBundle
 from edgegc.model.credential import with_body
 from edgegc.model.message import BundleList, BundleView
 from edgegc.nebula import archive, upload
-from edgegc.store import bundles, clusters, room
+from edgegc.store import bundles, room
 
 if TYPE_CHECKING:
     import sqlite3
@@ -126,10 +126,7 @@ async def _admitted(control: Control, caller: Caller, cluster_id: str | None, ne
     found = cluster_of(control, caller, cluster_id, need)
 
     def job(connection: sqlite3.Connection) -> None:
-        cluster = clusters.get(connection, found)
-        if cluster is None:
-            raise NotFound("no such cluster")
-        modes.uploaded_only(cluster)
+        modes.uploaded_only(existing.cluster(connection, found))
 
     await control.database.read(job)
     return found
@@ -197,7 +194,7 @@ async def _store(
         written = body_id
 
         def make(write: Write) -> Made:
-            _require_cluster(write, cluster_id)
+            existing.cluster(write.connection, cluster_id)
             if known is not None and bundles.find_body(write.connection, cluster_id, digest) is None:
                 raise Conflict("the bundle with this content was deleted meanwhile; upload it again")
             bundles.finish_body(write.connection, written)
@@ -229,7 +226,7 @@ async def _store(
 
 async def _reserve(control: Control, caller: Caller, cluster_id: str, *, digest: str, size: int) -> int:
     def job(write: Write) -> int:
-        _require_cluster(write, cluster_id)
+        existing.cluster(write.connection, cluster_id)
         return bundles.reserve_body(write.connection, cluster_id, digest=digest, size=size)
 
     return await control.write(caller, job)
@@ -243,16 +240,11 @@ async def _fill(
         piece = await trio.to_thread.run_sync(spool.read, STORE_BYTES)
 
         def job(write: Write, offset: int = offset, piece: bytes = piece) -> None:
-            _require_cluster(write, cluster_id)
+            # If it was deleted meanwhile, the body's row went with it.
+            existing.cluster(write.connection, cluster_id)
             bundles.write_piece(write.connection, body_id, offset=offset, piece=piece)
 
         await control.write(caller, job)
-
-
-def _require_cluster(write: Write, cluster_id: str) -> None:
-    """Raise NotFound where the cluster was deleted while its upload came in: the body's row went with it."""
-    if clusters.get(write.connection, cluster_id) is None:
-        raise NotFound("no such cluster")
 
 
 def _make_active(write: Write, bundle: UploadedBundle, *, keep: int, action: str) -> Made:
