@@ -1,7 +1,8 @@
 """Housekeeping: what has to be done now and then without anybody asking.
 
 Certificates are renewed, replaced ones blocklisted, the log of the database is brought into its file, old rows are
-trimmed, and the clock is watched. It is optional for the daemon: a failure is shown on the health board and retried.
+trimmed, and the clock is watched. It is optional for the daemon: a failure is shown on the health board and retried, and
+keeps no other work from being done.
 """
 
 from __future__ import annotations
@@ -103,6 +104,10 @@ async def run(control: Control, *, task_status: trio.TaskStatus[None] = trio.TAS
                 logger.warning(
                     "housekeeping could not do its work: %s", name, extra={"reason": error.message}
                 )
+            except Exception as error:
+                # A bug in one must not keep the others from being done: a certificate that nobody renews cuts a node off.
+                control.health.set(f"housekeeping.{name}", f"internal error: {error!r}; see the log")
+                logger.exception("housekeeping crashed: %s", name)
             else:
                 control.health.drop(f"housekeeping.{name}")
             due[index] = trio.current_time() + (every_s if wait_s is None else min(wait_s, every_s))

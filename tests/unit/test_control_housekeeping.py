@@ -17,6 +17,8 @@ from tests.control_plane import OPERATOR, Plane, control_plane, new_public_key
 if TYPE_CHECKING:
     import sqlite3
 
+    from edgegc.control.control import Control
+
 DAY = 86_400
 LIFETIME = 180 * DAY
 
@@ -187,6 +189,35 @@ async def test_a_wrong_clock_leaves_renewals_due_and_says_so(autojump_clock: tri
             await trio.sleep(housekeeping.RENEWAL_S + 1)
             assert (await plane.node(node.id)).certificate != node.certificate
             assert "housekeeping.certificates" not in plane.control.health.report().checks
+            nursery.cancel_scope.cancel()
+
+
+@pytest.mark.usefixtures("without_threads")
+async def test_a_chore_that_crashes_is_said_and_keeps_no_other_from_being_done(
+    autojump_clock: trio.abc.Clock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = [True]
+    blocklist = housekeeping.blocklist_replaced
+
+    async def crash(control: Control) -> None:
+        if broken:
+            raise AssertionError("a bug")
+        await blocklist(control)
+
+    monkeypatch.setattr(housekeeping, "blocklist_replaced", crash)
+    async with control_plane() as plane:
+        node = await plane.add_node("a")
+        plane.clock.at += LIFETIME * 3 // 4
+        async with trio.open_nursery() as nursery:
+            await nursery.start(lambda task_status: housekeeping.run(plane.control, task_status=task_status))
+            await trio.sleep(1)
+            assert (await plane.node(node.id)).certificate != node.certificate
+            said = plane.control.health.report().checks["housekeeping.blocklist"]
+            assert said == "internal error: AssertionError('a bug'); see the log"
+            assert "housekeeping crashed: blocklist" in caplog.text
+            broken.clear()
+            await trio.sleep(housekeeping.TICK_S)
+            assert "housekeeping.blocklist" not in plane.control.health.report().checks
             nursery.cancel_scope.cancel()
 
 
