@@ -125,6 +125,7 @@ class FakeChild:
         self.log_path = log_path
         self.stubborn = False
         self.released = False
+        self.tunnel_kept = False
         self.signals: list[signal.Signals] = []
         self._spawner = spawner
         self._code: int | None = None
@@ -148,6 +149,12 @@ class FakeChild:
         elif number is signal.SIGHUP:
             self.log(*self._spawner.hup_lines)
 
+    def keep_tunnel(self, *, kept: bool) -> bool:
+        if self._ended.is_set():
+            return False
+        self.tunnel_kept = kept
+        return True
+
     async def wait(self) -> int | None:
         await self._ended.wait()
         return self._code
@@ -166,6 +173,7 @@ class FakeSpawner:
         self.children: list[FakeChild] = []
         self.living: dict[int, FakeChild] = {}
         self.users: list[str | None] = []
+        self.removed_tunnels: list[str] = []
 
     @property
     def child(self) -> FakeChild:
@@ -189,6 +197,9 @@ class FakeSpawner:
 
     def adopt(self, known: Record) -> Child | None:
         return self.living.get(known.pid) if known.pid is not None else None
+
+    def remove_tunnel(self, device: str) -> None:
+        self.removed_tunnels.append(device)
 
 
 class ControlPlane:

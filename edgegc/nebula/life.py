@@ -139,6 +139,10 @@ class Life:
         if self.child is not None:
             self.child.send_signal(number)
 
+    def remove_tunnel(self, device: str) -> None:
+        """Remove a tunnel device that was kept, and that no process has."""
+        self._spawner.remove_tunnel(device)
+
     def stands(self, *states: State) -> bool:
         """Return whether the machine is in one of these states."""
         return self.machine.state in states
@@ -218,10 +222,14 @@ class Life:
         child = self._spawner.adopt(known)
         if child is None:
             return
+        if known.pid not in (None, child.pid):
+            # Its successor, spawned just before we died: what it has loaded was not written down.
+            known = msgspec.structs.replace(known, loaded=None, ready=False, nebula_version=None, port=None)
+        is_news = known.pid != child.pid
         self.record = msgspec.structs.replace(known, pid=child.pid, start_ticks=child.start_ticks)
         self.child, self.is_adopted = child, True
         _log.info("adopted a running nebula", extra=self.fields())
-        if known.pid is None:
+        if is_news:
             await self._save()
         age_s = max(0.0, self._clock.now() - known.spawned_at)
         self.take(Input.ADOPT_READY if known.ready else Input.ADOPT_STARTING, age_s=age_s)
@@ -229,6 +237,7 @@ class Life:
 
     async def _spawn(self) -> None:
         target = await self._loading()
+        follows = self.record is not None
         self.record = Record(
             boot_id=record.boot_id(),
             executable=str(self.executable),
@@ -242,8 +251,11 @@ class Life:
             if target is not None:
                 host, port = ports.listen_host(target.config), target.port
                 await self._disk(partial(ports.check_free, host, port))
-            # First the intention, then the deed, then its pid: dying in between leaves a process that is found.
-            await self._save()
+            # First the intention, then the deed, then its pid: dying in between leaves a process that is found. The
+            # record of the process before is intention enough: until this one is up the tunnel device is gone, and
+            # writing durably takes time.
+            if not follows:
+                await self._save()
             if self.stands(State.STOPPING):
                 self.take(Input.SPAWN_FAILED, reason="stopped before it was started")
                 return

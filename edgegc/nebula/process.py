@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import signal
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
@@ -36,7 +37,7 @@ from edgegc.nebula.spawn import Child, Spawner, SystemSpawner
 from edgegc.nebula.states import State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from edgegc.clock import Clock
@@ -240,7 +241,8 @@ class Process:
                     await life.remember(loaded=target)
             if action == "restart":
                 _log.info("nebula restarts: %s", "; ".join(reasons), extra=life.fields())
-                await self._replace(Input.RESTART)
+                with self._device_kept(target):
+                    await self._replace(Input.RESTART)
             elif action == "start":
                 await self._replace(Input.START)
             await self._prove(target, settle=action in ("start", "restart"))
@@ -251,9 +253,11 @@ class Process:
         """Replace the process by a new one (or start it) with what is on disk. Raises :class:`ApplyFailed`."""
         async with self._life.quiet:
             await self._unsettled_over()
-            await self._replace(Input.RESTART)
-            if self._life.on_disk is not None:
-                await self._prove(self._life.on_disk, settle=True)
+            target = self._life.on_disk
+            with self._device_kept(target):
+                await self._replace(Input.RESTART)
+            if target is not None:
+                await self._prove(target, settle=True)
 
     async def stop(self) -> None:
         """End the process for good: SIGTERM, SIGKILL after a bound; forget it when it is gone.
@@ -341,6 +345,24 @@ class Process:
             raise ApplyFailed(f"nebula was not ready within {APPLY_LIMIT_S:.0f} s")
         if not self._has_come(before):
             raise ApplyFailed(self._failed(before) or "nebula was stopped meanwhile")
+
+    @contextmanager
+    def _device_kept(self, target: Loaded | None) -> Iterator[None]:
+        """Keep the tunnel device, where it may stay, while the next process takes the place of the present one."""
+        life = self._life
+        loaded = life.record.loaded if life.record is not None else None
+        device = None
+        if target is not None and loaded is not None and loaded.addresses == target.addresses:
+            device = reload.kept_device(loaded.config, target.config)
+        if device is None or life.child is None or not life.child.keep_tunnel(kept=True):
+            yield
+            return
+        try:
+            yield
+        finally:
+            # Whoever has it now: most likely the next process, or still the one before, which does not end.
+            if life.child is None or not life.child.keep_tunnel(kept=False):
+                life.remove_tunnel(device)
 
     async def _prove(self, target: Loaded, *, settle: bool) -> None:
         life, attempt = self._life, self._life.machine.attempt

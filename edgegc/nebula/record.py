@@ -34,7 +34,8 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """One process. ``pid`` None: about to be spawned when we last wrote; it may exist or not.
+    """One process. ``pid`` None: about to be spawned when we last wrote; it may exist or not. With a pid that is gone it may
+    have a successor that was not written down yet.
 
     ``start_ticks`` is field 22 of ``/proc/<pid>/stat`` and with ``boot_id`` makes ``pid`` unambiguous.
     ``executable`` is what was asked for, which a wrapper may have replaced. ``log_offset`` is where this

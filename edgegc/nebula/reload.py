@@ -164,6 +164,18 @@ def plan(
     )
 
 
+def kept_device(old: Mapping[str, object], new: Mapping[str, object]) -> str | None:
+    """Return the tunnel device that may stay while one process takes the place of another; None if it must go first.
+
+    One with routes of its own must: nebula up to 1.8 does not start where they are already there.
+    """
+    tun = _section(new, "tun")
+    if _section(old, "tun") != tun or any(tun.get(key) for key in ("disabled", "routes", "unsafe_routes")):
+        return None
+    device = tun.get("dev")
+    return device if isinstance(device, str) else None
+
+
 def _differences(old: object, new: object, path: Path) -> Iterator[Path]:
     """Yield the path of every value that is not the same; inside of mappings only what differs there."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Protocol
 
 import trio
 
-from edgegc.nebula import record
+from edgegc.nebula import record, tunnel
 from edgegc.nebula.executable import ENVIRONMENT, account, as_account
 from edgegc.nebula.logfile import LogFile
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
 FILES_LIMIT = 4096
@@ -42,6 +42,9 @@ class Child(Protocol):
     def send_signal(self, number: signal.Signals) -> None:
         """Signal it; nothing happens if it is gone. Never hits another process that got the same pid."""
 
+    def keep_tunnel(self, *, kept: bool) -> bool:
+        """Let its tunnel device outlive it, or not any more. Returns whether that was done."""
+
     async def wait(self) -> int | None:
         """Wait for its end, reap it if it is ours to reap. Returns the exit code (negative: the signal), None if unknown."""
 
@@ -56,7 +59,13 @@ class Spawner(Protocol):
         """Start a detached process that appends to ``log_path``. Not cancellable once begun. Raises OSError or ApplyFailed."""
 
     def adopt(self, known: record.Record) -> Child | None:
-        """Return the living process that a record is about, or None. Signals nothing."""
+        """Return the living process that a record is about, or its successor that it does not know yet, or None.
+
+        Signals nothing.
+        """
+
+    def remove_tunnel(self, device: str) -> None:
+        """Remove a tunnel device that was kept, and that no process has."""
 
 
 class SystemSpawner:
@@ -100,18 +109,13 @@ class SystemSpawner:
         return await trio.to_thread.run_sync(start)
 
     def adopt(self, known: record.Record) -> Child | None:
-        """Hold the process first, compare then: in this order its pid can't change hands in between."""
-        pid = known.pid if known.pid is not None else record.find_spawned(known)
-        if pid is None or record.stat(pid) is None:
-            return None
-        try:
-            child = _held(pid)
-        except ProcessLookupError:
-            return None
-        if not (record.names(known, pid) if known.pid is not None else record.find_spawned(known) == pid):
-            child.release()
-            return None
-        return child
+        """Return the process with the recorded pid; else the one that runs with the record's configuration."""
+        child = _held_if(known.pid, lambda pid: record.names(known, pid))
+        return child or _held_if(record.find_spawned(known), lambda pid: record.find_spawned(known) == pid)
+
+    def remove_tunnel(self, device: str) -> None:
+        """Remove it, if it is there."""
+        tunnel.remove(device)
 
 
 class _PidfdChild:
@@ -124,6 +128,9 @@ class _PidfdChild:
         if self._pidfd >= 0:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, number)
+
+    def keep_tunnel(self, *, kept: bool) -> bool:
+        return self._pidfd >= 0 and tunnel.keep(self.pid, self._pidfd, kept=kept)
 
     async def wait(self) -> int | None:
         # Readable as soon as it is dead, reaped or not: right for a zombie that nobody reaps, too.
@@ -152,6 +159,9 @@ class _ProcChild:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)
 
+    def keep_tunnel(self, *, kept: bool) -> bool:
+        return False
+
     async def wait(self) -> int | None:
         while self._alive():  # noqa: ASYNC110
             await trio.sleep(PROC_POLL_S)
@@ -159,6 +169,20 @@ class _ProcChild:
 
     def release(self) -> None:
         """Nothing is held."""
+
+
+def _held_if(pid: int | None, is_it: Callable[[int], bool]) -> Child | None:
+    """Hold the process first, compare then: in this order its pid can't change hands in between."""
+    if pid is None or record.stat(pid) is None:
+        return None
+    try:
+        child = _held(pid)
+    except ProcessLookupError:
+        return None
+    if not is_it(pid):
+        child.release()
+        return None
+    return child
 
 
 def _held(pid: int) -> Child:

@@ -459,6 +459,21 @@ async def test_one_spawned_just_before_we_died_unrecorded_is_found(host: Host) -
         await process.stop()
 
 
+async def test_a_successor_spawned_just_before_we_died_unrecorded_is_found_and_replaced(host: Host) -> None:
+    async with host.running() as process:
+        await process.apply(host.wanted())
+        pid = pid_of(process)
+    known = host.record
+    gone = child("true")
+    gone.wait()
+    record.save(host.directory / "process.json", msgspec.structs.replace(known, pid=gone.pid, start_ticks=1))
+    async with host.running() as process:
+        assert process.status.pid == pid
+        assert host.record.pid == pid
+        assert (await process.apply(host.wanted())).action == "restart", "what it loaded was not written down"
+        await process.stop()
+
+
 @pytest.mark.parametrize(
     "change",
     [{"start_ticks": 1}, {"boot_id": "another"}, {"config_path": "/somewhere/else.yml"}],

@@ -127,6 +127,59 @@ async def test_the_intention_is_on_disk_before_the_process_is_spawned(
     assert seen == [None]
 
 
+async def test_a_restart_loses_no_time_with_the_intention(world: World, autojump_clock: MockClock) -> None:
+    async with world.running() as process:
+        await process.apply(wanted())
+        saved: list[int | None] = []
+        spawn = world.spawner.spawn
+
+        async def spying(*args: Any, **more: Any) -> Any:
+            saved.append(world.record.pid)
+            return await spawn(*args, **more)
+
+        world.spawner.spawn = spying  # type: ignore[method-assign]
+        await process.restart()
+        assert saved == [1000]
+        assert world.record.pid == 1001
+
+
+async def test_a_tunnel_device_stays_while_its_process_is_replaced(
+    world: World, autojump_clock: MockClock
+) -> None:
+    async with world.running() as process:
+        await process.apply(wanted(tun={"dev": "overlay"}))
+        before = world.spawner.child
+        await process.restart()
+        assert before.tunnel_kept
+        assert not world.spawner.child.tunnel_kept
+        assert world.spawner.removed_tunnels == []
+
+
+@pytest.mark.parametrize(
+    "tun",
+    [{"disabled": True, "dev": "overlay"}, {"dev": "overlay", "unsafe_routes": [{"route": "10.9.0.0/16"}]}],
+)
+async def test_a_tunnel_device_with_routes_goes_with_its_process(
+    world: World, autojump_clock: MockClock, tun: dict[str, object]
+) -> None:
+    async with world.running() as process:
+        await process.apply(wanted(tun=tun))
+        before = world.spawner.child
+        await process.restart()
+        assert not before.tunnel_kept
+
+
+async def test_a_kept_tunnel_device_is_removed_when_nobody_takes_it(
+    world: World, autojump_clock: MockClock
+) -> None:
+    async with world.running() as process:
+        await process.apply(wanted(tun={"dev": "overlay"}))
+        world.spawner.behaviour = "dies"
+        with pytest.raises(ApplyFailed):
+            await process.restart()
+        assert world.spawner.removed_tunnels == ["overlay"]
+
+
 async def test_applying_the_same_again_does_nothing(world: World, autojump_clock: MockClock) -> None:
     async with world.running() as process:
         await process.apply(wanted())
