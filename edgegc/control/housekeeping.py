@@ -48,6 +48,9 @@ TICK_S = 10
 RENEWAL_S = 20
 """Renewals are done when they are due. This is how late at most one is seen that was not known at the last look: the
 shortest life is a minute, and due after 38 seconds."""
+LIGHTHOUSE_SETTLE_S = 12
+"""nebula before 1.7 restarts for a renewed certificate. A lighthouse that did knows every node again within their interval
+of 10 s; until then a node that restarts may look for its peers in vain."""
 RENEWAL_BATCH = 50
 """Certificates signed per job: 5 ms for a small board, so that no other writer waits long."""
 
@@ -201,24 +204,36 @@ async def trim(control: Control) -> None:
 
 
 def _renew(write: Write, now: int) -> None:
+    """Renew a batch. The box's lighthouse comes before the nodes of its cluster, which then wait for a moment."""
+    settled_at = now + LIGHTHOUSE_SETTLE_S
+    due = certificates.renewal_due(write.connection, now, limit=RENEWAL_BATCH)
+    for cluster_id in {certificate.cluster_id for certificate in due}:
+        box = certificates.current_of_box(write.connection, cluster_id)
+        if box is not None and box.renew_at is not None and box.renew_at < settled_at:
+            _renew_one(write, box)
+            certificates.postpone_renewals(write.connection, cluster_id, until=settled_at)
     for certificate in certificates.renewal_due(write.connection, now, limit=RENEWAL_BATCH):
-        cluster = clusters.get(write.connection, certificate.cluster_id)
-        active = authorities.active_authority(write.connection, certificate.cluster_id)
-        if cluster is None or active is None:
-            raise AssertionError(f"certificate {certificate.id} belongs to no managed cluster")
-        if not signing.worth_renewing(certificate, cluster, active[0], now=write.now):
-            certificates.no_renewal(write.connection, certificate.id)
-            continue
-        if certificate.node_id is None:
-            version = bump_lighthouse(write, cluster.id)
-            certificates.supersede(write.connection, certificate, superseded_in=version, blocklist_at=None)
-            signing.certify_box(write, cluster)
-        else:
-            node = nodes.get(write.connection, certificate.node_id)
-            if node is None:
-                raise AssertionError(f"certificate {certificate.id} belongs to no node")
-            node_changes.renew(write, cluster, node)
-        write.audit("certificate.renew", certificate.node_id or cluster.id)
+        _renew_one(write, certificate)
+
+
+def _renew_one(write: Write, certificate: Certificate) -> None:
+    cluster = clusters.get(write.connection, certificate.cluster_id)
+    active = authorities.active_authority(write.connection, certificate.cluster_id)
+    if cluster is None or active is None:
+        raise AssertionError(f"certificate {certificate.id} belongs to no managed cluster")
+    if not signing.worth_renewing(certificate, cluster, active[0], now=write.now):
+        certificates.no_renewal(write.connection, certificate.id)
+        return
+    if certificate.node_id is None:
+        version = bump_lighthouse(write, cluster.id)
+        certificates.supersede(write.connection, certificate, superseded_in=version, blocklist_at=None)
+        signing.certify_box(write, cluster)
+    else:
+        node = nodes.get(write.connection, certificate.node_id)
+        if node is None:
+            raise AssertionError(f"certificate {certificate.id} belongs to no node")
+        node_changes.renew(write, cluster, node)
+    write.audit("certificate.renew", certificate.node_id or cluster.id)
 
 
 def _blocklist(write: Write) -> None:

@@ -75,6 +75,15 @@ def no_renewal(connection: sqlite3.Connection, certificate_id: str) -> None:
     connection.execute("UPDATE certificates SET renew_at = NULL WHERE id = ?", (certificate_id,))
 
 
+def postpone_renewals(connection: sqlite3.Connection, cluster_id: str, *, until: int) -> None:
+    """Let no node's certificate be due before ``until``, save for those that have ended by then."""
+    connection.execute(
+        "UPDATE certificates SET renew_at = ?2 WHERE state = 'current' AND renew_at IS NOT NULL AND renew_at < ?2"
+        " AND cluster_id = ?1 AND node_id IS NOT NULL AND not_after > ?2",
+        (cluster_id, until),
+    )
+
+
 def renewal_due(connection: sqlite3.Connection, now: int, *, limit: int) -> tuple[Certificate, ...]:
     """Return the current certificates whose renewal is due, longest due first.
 

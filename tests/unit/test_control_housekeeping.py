@@ -39,6 +39,8 @@ async def test_nothing_is_renewed_before_its_time_and_everything_after() -> None
         assert (await plane.node(node.id)).certificate == node.certificate
         plane.clock.at += int(LIFETIME * 2 / 3 * 0.1) + 20
         await housekeeping.renew_certificates(plane.control)
+        plane.clock.at += housekeeping.LIGHTHOUSE_SETTLE_S
+        await housekeeping.renew_certificates(plane.control)
         renewed = (await plane.node(node.id)).certificate
         assert renewed is not None
         assert renewed.not_after == message.rfc3339(plane.clock.at + LIFETIME)
@@ -84,6 +86,28 @@ async def test_an_authority_that_has_ended_keeps_nobody_else_s_certificates_from
         assert wait_s > DAY
         assert (await plane.node(old.id)).certificate == old.certificate
         assert (await plane.node(young.id)).certificate != young.certificate
+
+
+async def test_nodes_are_renewed_when_their_lighthouse_has_been_and_knows_everybody_again() -> None:
+    async with control_plane(cluster={"certificate_lifetime_s": 60, "provide_lighthouse": True}) as plane:
+        (lighthouse,) = await lighthouses.desired(plane.control)
+        # Due a few seconds before the lighthouse, and a few after it.
+        plane.clock.at -= 5
+        early = await plane.add_node("early")
+        plane.clock.at += 10
+        late = await plane.add_node("late")
+        plane.clock.at += 34
+        wait_s = await housekeeping.renew_certificates(plane.control)
+        assert wait_s == housekeeping.LIGHTHOUSE_SETTLE_S
+        (again,) = await lighthouses.desired(plane.control)
+        assert again.fingerprint != lighthouse.fingerprint
+        for node in (early, late):
+            assert (await plane.node(node.id)).certificate == node.certificate
+        plane.clock.at += housekeeping.LIGHTHOUSE_SETTLE_S
+        await housekeeping.renew_certificates(plane.control)
+        for node in (early, late):
+            assert (await plane.node(node.id)).certificate != node.certificate
+        assert await lighthouses.desired(plane.control) == [again]
 
 
 async def test_a_certificate_of_a_minute_is_renewed_in_time() -> None:
