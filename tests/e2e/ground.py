@@ -24,6 +24,7 @@ JOIN_LIMIT_S = 30.0
 APPLY_LIMIT_S = 45.0
 """From an answered write to its proof on the nodes: a second or two, and then a lot for a busy machine."""
 API_PORT = 8443
+ANYTHING = {"port": "any", "proto": "any", "host": "any"}
 LIGHTHOUSE_PORT = 4242
 
 
@@ -91,6 +92,16 @@ class Box:
     def lighthouse_answers(self) -> bool:
         """Tell whether a live nebula answers on the lighthouse's UDP port."""
         return answers_probe(self.host, LIGHTHOUSE_PORT)
+
+    def set_policy(self, *inbound: dict[str, object]) -> None:
+        """Let in this and nothing else, and wait until every node that it changes runs it."""
+        path = self.host.directory / "policy.json"
+        path.write_text(json.dumps({"inbound": inbound, "outbound": [ANYTHING]}))
+        preview = self.ask("policy", "set", path, "--dry-run")
+        self.ask("policy", "set", path)
+        for each in preview["nodes"]:
+            version = self.node(each["name"])["version"]
+            assert self.wait_applied(each["name"], version)["error"] is None
 
     def wait_applied(self, name: str, version: int, *, within_s: float = APPLY_LIMIT_S) -> dict[str, Any]:
         """Wait until a node runs a version, or a later one, and is well."""
@@ -165,7 +176,9 @@ class Machine:
 
     def overlay_device(self) -> dict[str, Any]:
         """Return what the kernel says of the tunnel device."""
-        for link in json.loads(self.host.run("ip", "-json", "link", "show", "type", "tun").stdout):
+        for link in json.loads(
+            self.host.run("ip", "-json", "-details", "link", "show", "type", "tun").stdout
+        ):
             return dict(link)
         raise AssertionError(f"{self.name} has no tunnel device")
 

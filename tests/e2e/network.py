@@ -79,7 +79,7 @@ class Pings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Pinger:
-    """A ping every tenth of a second, until it is asked how it went."""
+    """Pings at an even pace, until it is asked how it went."""
 
     _ANSWER = re.compile(r"^\[(\d+\.\d+)\] \d+ bytes from .* icmp_seq=(\d+) ", re.MULTILINE)
     _SUMMARY = re.compile(r"^(\d+) packets transmitted", re.MULTILINE)
@@ -157,9 +157,9 @@ class Host:
         """Send one ping; tell whether it was answered."""
         return self.run("ping", "-n", "-c", "1", "-W", wait_s, address, check=False).returncode == 0
 
-    def pinger(self, address: str) -> Pinger:
+    def pinger(self, address: str, *, every_s: float = 0.1) -> Pinger:
         """Start pinging, and return once it is being answered."""
-        pinger = Pinger(self.start("ping", "-n", "-D", "-O", "-i", "0.1", address, name="ping"))
+        pinger = Pinger(self.start("ping", "-n", "-D", "-O", "-i", every_s, address, name="ping"))
         wait_until(
             lambda: pinger.answers() >= 3, within_s=20, what=f"{self.name} gets answers from {address}"
         )

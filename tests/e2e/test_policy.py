@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import TYPE_CHECKING
 
@@ -10,10 +9,11 @@ from tests.e2e.ground import APPLY_LIMIT_S, JOIN_LIMIT_S, Ground, Machine
 from tests.e2e.network import wait_until
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.e2e.network import Network
 
 PORT = 8000
-ANYBODY = {"port": "any", "proto": "any", "host": "any"}
 LISTEN = """
 import socket
 with socket.create_server(("0.0.0.0", {port})) as server:
@@ -30,17 +30,10 @@ def reaches(machine: Machine, address: str) -> bool:
     return done.returncode == 0
 
 
-def set_policy(ground: Ground, *inbound: dict[str, object]) -> None:
-    path = ground.box.host.directory / "policy.json"
-    path.write_text(json.dumps({"inbound": inbound, "outbound": [ANYBODY]}))
-    preview = ground.box.ask("policy", "set", path, "--dry-run")
-    ground.box.ask("policy", "set", path)
-    for each in preview["nodes"]:
-        version = ground.box.node(each["name"])["version"]
-        assert ground.box.wait_applied(each["name"], version)["error"] is None
-
-
-def test_a_policy_change_closes_and_opens_a_port(network: Network, program: tuple[str, ...]) -> None:
+def test_a_policy_change_closes_and_opens_a_port(
+    network: Network, program: tuple[str, ...], nebula: Path
+) -> None:
+    network.environment["PATH"] = f"{nebula.parent}:{network.environment['PATH']}"
     ground = Ground(network, program)
     ground.box.quickstart()
     one, two = ground.machine("one"), ground.machine("two")
@@ -58,13 +51,13 @@ def test_a_policy_change_closes_and_opens_a_port(network: Network, program: tupl
     pids = [machine.nebula_pid() for machine in (one, two)]
 
     icmp: dict[str, object] = {"port": "any", "proto": "icmp", "host": "any"}
-    set_policy(ground, icmp)
+    ground.box.set_policy(icmp)
     wait_until(lambda: not reaches(one, address), within_s=APPLY_LIMIT_S, what="the port is closed")
     assert one.host.ping(address, wait_s=5)
 
-    set_policy(ground, icmp, {"port": PORT, "proto": "tcp", "host": "one"})
+    ground.box.set_policy(icmp, {"port": PORT, "proto": "tcp", "host": "one"})
     wait_until(lambda: reaches(one, address), within_s=APPLY_LIMIT_S, what="the port is open for one")
-    set_policy(ground, icmp, {"port": PORT, "proto": "tcp", "host": "three"})
+    ground.box.set_policy(icmp, {"port": PORT, "proto": "tcp", "host": "three"})
     wait_until(lambda: not reaches(one, address), within_s=APPLY_LIMIT_S, what="it is open for three alone")
     assert [machine.nebula_pid() for machine in (one, two)] == pids
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from tests.e2e.ground import APPLY_LIMIT_S, Box, Ground
 from tests.e2e.network import wait_until
-from tests.e2e.test_policy import set_policy
 
 if TYPE_CHECKING:
     from tests.e2e.network import Network
@@ -80,7 +79,7 @@ def test_what_befalls_one_cluster_leaves_the_other_alone(network: Network, progr
     # Its control plane and its lighthouse are gone.
     office.stop(SIGINT)
     version = home.node(machine.name)["version"]
-    set_policy(ground, {"port": 80, "proto": "tcp", "host": "any"})
+    home.set_policy({"port": 80, "proto": "tcp", "host": "any"})
     home.wait_applied(machine.name, version + 1, within_s=APPLY_LIMIT_S)
     shown = seen()
     assert shown["office"]["nebula"]["state"] == "running"
