@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import time
 from ipaddress import IPv4Interface
 from typing import TYPE_CHECKING
 
 from edgegc.nebula import keys
-from edgegc.nebula.certificate import self_sign, sign
+from edgegc.nebula.certificate import NebulaCertificate, self_sign, sign
 from edgegc.nebula.plain_yaml import dump
 from tests import zoo
 from tests.e2e.ground import Ground
@@ -36,22 +37,28 @@ def test_two_machines_run_a_bundle_made_elsewhere_with_certificates_of_their_own
     key = box.ask("key", "create", "--cluster", "field", "--uses", 2)["key"]
     url, _, _, *pin = box.join_words
     box.join_words = [url, "--key", key, *pin]
-    for address, machine in machines.items():
-        machine.join(box)
-        public = machine.config / made["id"] / "host.pub"
-        wait_until(public.is_file, within_s=60, what=f"{machine.name} has joined")
+
+    def certify(address: str, *, life_s: int) -> NebulaCertificate:
+        home = machines[address].config / made["id"]
         own = sign(
             ca=ca,
             ca_private=authority.private,
-            name=machine.name,
+            name=machines[address].name,
             overlay=IPv4Interface(f"{address}/24"),
             subnets=(),
             groups=(),
             not_before=now - 60,
-            not_after=now + 86_000,
-            public_key=keys.parse_x25519_public(public.read_text()),
+            not_after=now + life_s,
+            public_key=keys.parse_x25519_public((home / "host.pub").read_text()),
         )
-        (public.parent / "host.crt").write_text(own.pem())
+        (home / "host.crt").write_text(own.pem())
+        return own
+
+    for address, machine in machines.items():
+        machine.join(box)
+        public = machine.config / made["id"] / "host.pub"
+        wait_until(public.is_file, within_s=60, what=f"{machine.name} has joined")
+        certify(address, life_s=80_000)
 
     def upload(mtu: int) -> int:
         config = {
@@ -88,3 +95,13 @@ def test_two_machines_run_a_bundle_made_elsewhere_with_certificates_of_their_own
     applied(int(box.ask("bundle", "activate", 1, "--cluster", "field")["version"]))
     assert one.overlay_device()["mtu"] == 1300
     wait_until(lambda: one.host.ping("10.9.0.2"), within_s=60, what="one reaches two again")
+
+    renewed = certify("10.9.0.1", life_s=86_000)
+    record = one.config / made["id"] / "process.json"
+
+    def loaded() -> str | None:
+        known = json.loads(record.read_text())["loaded"]
+        return None if known is None else str(known["fingerprint"])
+
+    wait_until(lambda: loaded() == renewed.fingerprint, within_s=60, what="the new certificate is in force")
+    wait_until(lambda: one.host.ping("10.9.0.2"), within_s=60, what="one reaches two with it")
