@@ -162,7 +162,8 @@ class Membership:
         state = self._memory.state
         failed = state.failure if state.failure is not None and state.failure.version == state.tried else None
         state_said: ReportedState = "failed"
-        error = failed.reason if failed is not None else self._trouble()
+        # What keeps us from hearing of anything newer comes first: what failed may long be mended, or be nobody's wish.
+        error = self._poller.trouble or (failed.reason if failed is not None else self._trouble())
         if error is None:
             if state.trial is not None or state.applied is None or state.applied != state.tried:
                 state_said = "applying"
@@ -200,13 +201,8 @@ class Membership:
         )
 
     def _trouble(self) -> str | None:
-        """Return what keeps the node from becoming, or being seen as, what the control plane wants."""
-        return (
-            self.crash
-            or self._missing
-            or (self._applier.trouble if self._applier is not None else None)
-            or self._poller.trouble
-        )
+        """Return what keeps the node from becoming what the control plane wants."""
+        return self.crash or self._missing or (self._applier.trouble if self._applier is not None else None)
 
     def _process_trouble(self) -> str | None:
         known = self._process.status if self._process is not None else None

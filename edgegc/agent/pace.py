@@ -41,7 +41,9 @@ class Pace:
         self._broken_holds = 0
         self._suspect = False
         self._plain_until = 0.0
-        self._plain_next = False
+        self._plain_next = (
+            True  # whoever has just started the agent wants to see that it reaches its control plane
+        )
 
     def hold_s(self, now: float) -> float:
         """Return for how long the next question may be held; 0: answer at once."""

@@ -90,6 +90,8 @@ def rotate_ca(
         )
     if found.phase != "none":
         note(common, what_follows(name, found))
+    elif step == "retire":
+        note(common, "the CA is replaced; now take a backup: one from before knows none of the new keys")
 
 
 def what_follows(cluster: str, found: message.CaRotation) -> str:

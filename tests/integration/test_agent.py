@@ -331,6 +331,31 @@ async def test_a_deleted_node_keeps_its_nebula(data: Path, machine: Machine) -> 
             assert machine.spawner.child.signals == []
 
 
+async def test_a_node_that_was_deleted_says_so_rather_than_what_failed_before(
+    data: Path, machine: Machine
+) -> None:
+    async with running_box(data) as box:
+        cluster = await box.cluster()
+        own = await machine.join(url_of(box), await box.key(cluster["id"]))
+        machine.refuse()
+        async with machine.agent() as agent:
+            await until(lambda: "bad rule" in (only(agent).error or ""), "refused by nebula -test")
+            await box.request("DELETE", f"/api/v1/nodes/{own.node_id}")
+            await until(lambda: "does not know this node's token" in (only(agent).error or ""), "told")
+
+
+async def test_an_agent_that_has_nothing_to_do_knows_at_once_that_it_has_contact(
+    data: Path, machine: Machine
+) -> None:
+    async with running_box(data) as box:
+        cluster = await box.cluster()
+        await machine.join(url_of(box), await box.key(cluster["id"]))
+        async with machine.agent() as agent:
+            await until(lambda: only(agent).state == "ok", "ok")
+        async with machine.agent() as agent:
+            await until(lambda: only(agent).last_contact_at is not None, "contact")
+
+
 async def test_a_lost_answer_is_made_good_by_the_same_command(
     data: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,8 +18,10 @@ def answered(
     return own.answered(now, held_s=held_s, took_s=took_s, **(fields | changes))  # type: ignore[arg-type]
 
 
-def test_questions_are_held_and_asked_again_at_once() -> None:
+def test_questions_are_held_and_asked_again_at_once_but_the_first_is_answered_at_once() -> None:
     own = pace()
+    assert own.hold_s(0.0) == 0.0
+    assert answered(own, 0.0, held_s=0.0, took_s=0.0) == 0.0
     assert own.hold_s(0.0) == HOLD_S
     assert answered(own, 50.0) == 0.0
     assert own.hold_s(50.0) == HOLD_S

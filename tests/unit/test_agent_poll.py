@@ -116,14 +116,14 @@ async def test_a_new_version_is_brought_onto_the_disk_and_given_on(
 ) -> None:
     nursery.start_soon(world.poller.run)
     await trio.sleep(5)
-    assert world.line.asked == [(0, HOLD_S)]
+    assert world.line.asked == [(0, 0.0), (0, HOLD_S)], "whether it is reached at all is known at once"
     world.line.version = 7
     await trio.sleep(5)
     assert world.arrived == [7]
     assert world.versions.has(7)
     state = world.memory.state
     assert (state.tried, state.highest, len(state.highest_digest)) == (7, 7, 64)
-    assert world.line.asked[1:] == [(7, HOLD_S)]
+    assert world.line.asked[2:] == [(7, HOLD_S)]
     await trio.sleep(200)
     assert world.line.downloads == 1
 
