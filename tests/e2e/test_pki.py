@@ -22,7 +22,7 @@ CUT_LIMIT_S = 15.0
 """From a node's deletion to the end of its tunnels, on every other node."""
 LONGEST_GAP_S = 1.0
 LOST_PER_PINGS = 1_000
-"""At most one ping is lost of so many. nebula from 1.7 on loses none. 1.6 restarts for a renewed certificate, and its machine
+"""At most one ping is lost of so many. nebula from 1.7 on loses hardly any. 1.6 restarts for a renewed certificate, and its machine
 sends nothing for 16 to 30 ms then, of 40 s with certificates of a minute: near the limit, and past it where nebula has to
 wait for a core."""
 PING_EVERY_S = 0.02
