@@ -1,0 +1,83 @@
+"""What the load generator is told, and what it answers: the words between the suite and the generator's process.
+
+Requests come complete, as bytes: the generator knows HTTP's framing and nothing of our API.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from edgegc.perf.histogram import Counts
+
+
+class Ask(msgspec.Struct, frozen=True, kw_only=True):
+    """One kind of request in a plan."""
+
+    name: str
+    requests: tuple[bytes, ...]
+    """Complete requests, head and body. Which is sent: see ``order``."""
+    weight: int = 1
+    """How often, beside the other kinds."""
+    order: Literal["connection", "shared"] = "shared"
+    """``connection``: connection i always sends request i modulo their number (a node's identity stays on its connection);
+    ``shared``: each sending takes the next one, whoever sends it."""
+    once: bool = False
+    """Each request is sent at most once (creates, deletes); the plan ends when they are used up."""
+    expected: tuple[int, ...] = (200,)
+    """Statuses that are no error."""
+
+
+class Target(msgspec.Struct, frozen=True, kw_only=True):
+    """Where to connect; ``tls`` without any check of the certificate: the suite knows its own server."""
+
+    host: str
+    port: int
+    tls: bool = False
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """A load: how many connections, what they ask, and when."""
+
+    target: Target
+    asks: tuple[Ask, ...]
+    connections: int
+    duration_s: float
+    warmup_s: float = 0.0
+    """Load before the measured time, of which nothing is counted."""
+    rate_per_s: float | None = None
+    """None: closed model. Else open: so many arrivals a second over all connections, at exponential distances (Poisson)."""
+    seed: int = 0
+    timeout_s: float = 30.0
+    connect_within_s: float = 10.0
+    """The connections are opened evenly over this time before the load begins; 0: all at once."""
+    cpu: int | None = None
+
+
+class Answered(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of one kind of request."""
+
+    name: str
+    requests: int
+    errors: dict[str, int]
+    latency: Counts
+    bytes_read: int
+
+
+class Load(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a plan."""
+
+    began_at: float
+    """Unix time at which the measured time began."""
+    duration_s: float
+    asks: tuple[Answered, ...]
+    errors: dict[str, int]
+    """Of connections that no request was on: ``refused``, ``connect timeout`` …"""
+    lag: Counts
+    per_second: tuple[int, ...]
+    connect: Counts
+    """How long connections took to be open, TLS included."""
+    cpu_s: float
+    dropped: int
+    """Open model: arrivals for which no connection was free within the timeout."""
