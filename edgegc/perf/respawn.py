@@ -1,0 +1,42 @@
+"""How this very program is started once more: the generator, the references and the server are processes of their own.
+
+Knows nothing of what they do. From the ``.pyz`` they are the same file, elsewhere the same package.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import zipfile
+from pathlib import Path
+
+import edgegc
+
+PACKAGE_ROOT = Path(edgegc.__file__).resolve().parent.parent
+
+
+def program(*words: str) -> tuple[str, ...]:
+    """Return the command line of ``edgegc WORDS``, as this program was started."""
+    started = Path(sys.argv[0])
+    if started.is_file() and zipfile.is_zipfile(started):
+        return (sys.executable, str(started.resolve()), *words)
+    return (sys.executable, "-m", "edgegc", *words)
+
+
+def perf(*words: str) -> tuple[str, ...]:
+    """Return the command line of ``edgegc perf WORDS``."""
+    return program("perf", *words)
+
+
+def environ(**more: str) -> dict[str, str]:
+    """Return the environment for such a process: ours, without what is meant for us alone.
+
+    A module is found where ours was, also inside the unpacked file (``SHIV_INTERPRETER=1``).
+    """
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name != "SHIV_INTERPRETER" and not name.startswith("EDGEGC_")
+    }
+    paths = [str(PACKAGE_ROOT), *filter(None, [kept.get("PYTHONPATH")])]
+    return {**kept, "PYTHONPATH": os.pathsep.join(paths), **more}
