@@ -27,6 +27,11 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     """Each request is sent at most once (creates, deletes); the plan ends when they are used up."""
     expected: tuple[int, ...] = (200,)
     """Statuses that are no error."""
+    times: bool = False
+    """Tell when each answer was complete (:attr:`Answered.at_ns`): for a few thousand answers, not for millions."""
+    conditional: bool = False
+    """Each connection sends, in ``If-None-Match``, the ``ETag`` that it was last given for such a request; the generator
+    adds that header. What is known to have changed is then asked for as a client does that remembers."""
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,6 +68,8 @@ class Answered(msgspec.Struct, frozen=True, kw_only=True):
     errors: dict[str, int]
     latency: Counts
     bytes_read: int
+    at_ns: tuple[int, ...] = ()
+    """When each answer was complete, where its ask wants to know: ``time.monotonic_ns()``, which all processes share."""
 
 
 class Load(msgspec.Struct, frozen=True, kw_only=True):
