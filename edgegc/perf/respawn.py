@@ -11,6 +11,7 @@ import zipfile
 from pathlib import Path
 
 import edgegc
+from edgegc.perf import leftovers
 
 PACKAGE_ROOT = Path(edgegc.__file__).resolve().parent.parent
 
@@ -29,14 +30,20 @@ def perf(*words: str) -> tuple[str, ...]:
 
 
 def environ(**more: str) -> dict[str, str]:
-    """Return the environment for such a process: ours, without what is meant for us alone.
+    """Return the environment for such a process: ours, without what is meant for us alone, with this process's mark.
 
     A module is found where ours was, also inside the unpacked file (``SHIV_INTERPRETER=1``).
     """
+    kept = foreign_environ()
+    paths = [str(PACKAGE_ROOT), *filter(None, [kept.get("PYTHONPATH")])]
+    return {**kept, "PYTHONPATH": os.pathsep.join(paths), **more}
+
+
+def foreign_environ(**more: str) -> dict[str, str]:
+    """Return the environment for a process that is another program, another release's file say: not with our modules."""
     kept = {
         name: value
         for name, value in os.environ.items()
         if name != "SHIV_INTERPRETER" and not name.startswith("EDGEGC_")
     }
-    paths = [str(PACKAGE_ROOT), *filter(None, [kept.get("PYTHONPATH")])]
-    return {**kept, "PYTHONPATH": os.pathsep.join(paths), **more}
+    return {**kept, leftovers.VARIABLE: leftovers.mark(), **more}

@@ -1,0 +1,390 @@
+"""The emulated device: control groups, v1 or v2, that hold a server to so much memory and so much of one core.
+
+Knows the files of control groups and nothing of what runs in them. A group is made below the one that we are in, or as
+near to it as the kernel allows, so that whoever limits us limits what runs in it too.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import time
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal
+
+import msgspec
+
+from edgegc.errors import Invalid, Unavailable
+from edgegc.perf import leftovers, result
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+PERIOD_US: Final = 10_000
+"""At the kernel's usual 100 ms, the throttle is all that a p99 shows."""
+SHORTEST_QUOTA_US: Final = 1_000
+"""The kernel takes none below. For less than a tenth of a core, the period is longer instead."""
+SMALLEST_PERCENT: Final = 1.0
+SMALLEST_BYTES: Final = 16 * 1024 * 1024
+"""Not even Python with our imports starts in less."""
+UNITS: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+EMPTY_S: Final = 5.0
+"""How long a group may take to be empty after its processes were killed."""
+POLL_S: Final = 0.01
+JOIN: Final = (
+    "groups=$1; shift; "
+    'while [ "$groups" -gt 0 ]; do echo $$ > "$1/cgroup.procs" || exit 125; shift; groups=$((groups - 1)); done; '
+    'exec "$@"'
+)
+"""Joins and becomes the program: nothing of it, and none of its children, ever runs outside. 125 is what ``env`` and
+``timeout`` end with where they fail themselves."""
+PROC_SELF: Final = Path("/proc/self")
+CONTROLLERS: Final = ("memory", "cpu")
+REMEDY: Final = (
+    "run it as root, or in a scope of your own: systemd-run --user --scope -p Delegate=yes edgegc perf …; "
+    "or measure without --device"
+)
+
+_WRITTEN: Final = re.compile(r"([0-9]+)([KMG]?)(?:i?B)?:([0-9]+(?:\.[0-9]+)?)%", re.IGNORECASE)
+_numbers = itertools.count(1)
+
+
+class Device(msgspec.Struct, frozen=True, kw_only=True):
+    """So many bytes of memory, swap included, and so many percent of one core."""
+
+    memory_bytes: int
+    cpu_percent: float
+
+    @classmethod
+    def parse(cls, text: str) -> Device:
+        """Return the device that ``512M:25%`` stands for. Raises Invalid, naming what is wrong."""
+        found = _WRITTEN.fullmatch(text.strip())
+        if found is None:
+            raise Invalid(f"a device is MEMORY:CPU, as in 512M:25%; not {text!r}")
+        device = cls(memory_bytes=int(found[1]) * UNITS[found[2].upper()], cpu_percent=float(found[3]))
+        if device.memory_bytes < SMALLEST_BYTES:
+            raise Invalid(f"device {text!r}: nothing starts in less than {SMALLEST_BYTES >> 20}M of memory")
+        most = 100 * (os.cpu_count() or 1)
+        if not SMALLEST_PERCENT <= device.cpu_percent <= most:
+            raise Invalid(
+                f"device {text!r}: the share of a core must be from {SMALLEST_PERCENT:g}% to {most}%, which is all that"
+                " this machine has"
+            )
+        return device
+
+    def __str__(self) -> str:
+        return f"{self.memory_bytes / (1 << 20):g} MiB and {self.cpu_percent:g} % of a core"
+
+    @property
+    def period_us(self) -> int:
+        """Over how long its share of a core is counted."""
+        return max(PERIOD_US, round(SHORTEST_QUOTA_US * 100 / self.cpu_percent))
+
+    @property
+    def quota_us(self) -> int:
+        """How long it may run in each period."""
+        return round(self.period_us * self.cpu_percent / 100)
+
+
+class Cage:
+    """Control groups for one server, and what they say of it. What they count, they count since they were made."""
+
+    def __init__(self, device: Device, *, version: Literal["v1", "v2"], memory: Path, cpu: Path) -> None:
+        self.device = device
+        self.version: Final = version
+        self._memory = memory
+        self._cpu = cpu
+
+    @property
+    def described(self) -> result.Device:
+        """What a report says of it."""
+        return result.Device(
+            memory_bytes=self.device.memory_bytes,
+            cpu_percent=self.device.cpu_percent,
+            period_us=self.device.period_us,
+            cgroup=self.version,
+        )
+
+    @property
+    def groups(self) -> tuple[Path, ...]:
+        """The directories of its groups; v2 has one."""
+        return tuple(dict.fromkeys((self._memory, self._cpu)))
+
+    def wrap(self, argv: Sequence[str]) -> list[str]:
+        """Return the command line that runs ``argv`` inside. It ends with 125 where it can't get in, and says why."""
+        groups = [os.fspath(group) for group in self.groups]
+        return ["/bin/sh", "-c", JOIN, leftovers.NAME, str(len(groups)), *groups, *argv]
+
+    def pids(self) -> tuple[int, ...]:
+        """Return the processes that are inside."""
+        return tuple(_members(self._memory))
+
+    def throttled_s(self) -> float:
+        """Return for how long it was held back, because its share of the core was used up."""
+        if self.version == "v1":
+            return _field(self._cpu / "cpu.stat", "throttled_time") / 1e9
+        return _field(self._cpu / "cpu.stat", "throttled_usec") / 1e6
+
+    def peak_bytes(self) -> int | None:
+        """Return the most memory that it held, page cache included; None where the kernel (before 5.19) does not keep it."""
+        name = "memory.max_usage_in_bytes" if self.version == "v1" else "memory.peak"
+        try:
+            return int((self._memory / name).read_text(encoding="ascii"))
+        except FileNotFoundError:
+            return None
+
+    def oom_kills(self) -> int:
+        """Return how many processes were killed for passing the memory limit."""
+        return _field(
+            self._memory / ("memory.oom_control" if self.version == "v1" else "memory.events"), "oom_kill"
+        )
+
+
+@contextmanager
+def cage(device: Device, *, proc_self: Path = PROC_SELF) -> Iterator[Cage]:
+    """Make the control groups of a device; at the end kill what is in them and remove them.
+
+    Raises Unavailable with the plain reason where this process can't have any. What suites that were killed left is
+    removed first. Blocking; making takes milliseconds, and the end waits for killed processes to be gone.
+    """
+    sweep(proc_self=proc_self)
+    hierarchies = _Hierarchies.read(proc_self)
+    name = leftovers.name(str(next(_numbers)))
+    if hierarchies.version == "v1":
+        with (
+            _group_v1(hierarchies, "memory", name) as memory,
+            _group_v1(hierarchies, "cpu", name) as cpu,
+        ):
+            _limit_memory_v1(memory, device)
+            _limit_cpu_v1(cpu, device)
+            yield Cage(device, version="v1", memory=memory, cpu=cpu)
+    else:
+        with _group_v2(hierarchies, name) as group:
+            _limit_v2(group, device)
+            yield Cage(device, version="v2", memory=group, cpu=group)
+
+
+def sweep(*, proc_self: Path = PROC_SELF) -> list[str]:
+    """Remove the control groups of suites that are gone, and kill what runs in them. Blocking.
+
+    Returns a sentence for each, for people. They may be anywhere: each suite makes them where it is itself.
+    """
+    found: list[str] = []
+    try:
+        roots = _Hierarchies.read(proc_self).roots
+    except Unavailable:
+        return found
+    for root in roots:
+        for directory, inner, _ in os.walk(root, topdown=True):
+            abandoned = [entry for entry in inner if leftovers.is_abandoned(Path(entry))]
+            inner[:] = [entry for entry in inner if entry not in abandoned]
+            for entry in abandoned:
+                group = Path(directory, entry)
+                _remove(group)
+                left = "; it can't be removed" if group.exists() else ", and removed it"
+                found.append(f"found the control group {group} of a run that was killed{left}")
+    return found
+
+
+class _Hierarchy(msgspec.Struct, frozen=True, kw_only=True):
+    """A mount of control groups, and the group in it that we are in."""
+
+    root: Path
+    own: Path
+
+
+class _Hierarchies:
+    """Which control groups this machine has, from the kernel's own lists."""
+
+    def __init__(self, v1: dict[str, _Hierarchy], v2: _Hierarchy | None) -> None:
+        self.v1 = v1
+        self.v2 = v2
+        controllers: set[str] = set()
+        if v2 is not None:
+            with suppress(OSError):
+                controllers = set((v2.root / "cgroup.controllers").read_text(encoding="ascii").split())
+        self.version: Literal["v1", "v2"]
+        if all(name in v1 for name in CONTROLLERS):
+            self.version = "v1"
+        elif controllers.issuperset(CONTROLLERS):
+            self.version = "v2"
+        elif not v1 and v2 is None:
+            raise Unavailable("no control groups are mounted here, so no device can be emulated")
+        else:
+            missing = [name for name in CONTROLLERS if name not in v1 and name not in controllers]
+            reason = (
+                f"the kernel offers no control of {' and '.join(missing)} to its control groups"
+                if missing
+                else "memory is controlled by one version of control groups and cpu by the other"
+            )
+            raise Unavailable(f"{reason}, so no device can be emulated")
+
+    @property
+    def roots(self) -> tuple[Path, ...]:
+        """The mounts in which groups of ours may be."""
+        if self.version == "v2" and self.v2 is not None:
+            return (self.v2.root,)
+        return tuple(dict.fromkeys(self.v1[name].root for name in CONTROLLERS))
+
+    @classmethod
+    def read(cls, proc_self: Path) -> _Hierarchies:
+        """Read them. Raises Unavailable where there is nothing that a device could be made of."""
+        try:
+            mounts = (proc_self / "mountinfo").read_text(encoding="utf-8", errors="surrogateescape")
+            memberships = (proc_self / "cgroup").read_text(encoding="utf-8", errors="surrogateescape")
+        except OSError as error:
+            raise Unavailable(
+                f"{error.filename} can't be read ({error.strerror}), so no device can be emulated"
+            ) from error
+        own = {}
+        for line in memberships.splitlines():
+            _, controllers, path = line.split(":", 2)
+            own.update(dict.fromkeys(controllers.split(","), path))
+        v1: dict[str, _Hierarchy] = {}
+        v2: _Hierarchy | None = None
+        for line in mounts.splitlines():
+            head, _, tail = line.partition(" - ")
+            shown, point = head.split()[3:5]
+            kind, _, options = tail.split(" ", 2)
+            if kind == "cgroup":
+                for name in set(options.split(",")).intersection(CONTROLLERS):
+                    v1[name] = _hierarchy(point, shown, own.get(name, "/"))
+            elif kind == "cgroup2":
+                v2 = _hierarchy(point, shown, own.get("", "/"))
+        return cls(v1, v2)
+
+
+def _hierarchy(point: str, shown: str, own: str) -> _Hierarchy:
+    """``shown``: the group that the mount shows as its root, in a container not the real one."""
+    root = Path(point)
+    inside = os.path.relpath(own, shown)
+    return _Hierarchy(root=root, own=root if inside.startswith("..") else root / inside)
+
+
+@contextmanager
+def _group_v1(hierarchies: _Hierarchies, controller: str, name: str) -> Iterator[Path]:
+    group = hierarchies.v1[controller].own / name
+    try:
+        group.mkdir()
+    except OSError as error:
+        raise Unavailable(
+            f"no control group for {controller} can be made in {group.parent} ({error.strerror}): {REMEDY}"
+        ) from error
+    try:
+        yield group
+    finally:
+        _remove(group)
+
+
+def _limit_memory_v1(group: Path, device: Device) -> None:
+    _write(group / "memory.limit_in_bytes", device.memory_bytes)
+    # A board without swap: what does not fit is killed, and does not become slow instead.
+    with_swap = group / "memory.memsw.limit_in_bytes"
+    if with_swap.exists():
+        _write(with_swap, device.memory_bytes)
+
+
+def _limit_cpu_v1(group: Path, device: Device) -> None:
+    _write(group / "cpu.cfs_period_us", device.period_us)
+    _write(group / "cpu.cfs_quota_us", device.quota_us)
+
+
+@contextmanager
+def _group_v2(hierarchies: _Hierarchies, name: str) -> Iterator[Path]:
+    hierarchy = hierarchies.v2
+    if hierarchy is None:
+        raise AssertionError("version 2 was chosen and is not mounted")
+    # A group that has processes of its own can't hand controllers down, and ours has us: its parents are next.
+    candidates = [hierarchy.own, *hierarchy.own.parents]
+    reason = ""
+    for parent in candidates[: candidates.index(hierarchy.root) + 1]:
+        try:
+            enabled = _hand_down(parent)
+        except OSError as error:
+            reason = f"{parent} hands no controllers down ({error.strerror})"
+            continue
+        try:
+            (parent / name).mkdir()
+        except OSError as error:
+            reason = f"no control group can be made in {parent} ({error.strerror})"
+            continue
+        try:
+            yield parent / name
+        finally:
+            _remove(parent / name)
+            _take_back(parent, enabled)
+        return
+    raise Unavailable(f"{reason}: {REMEDY}")
+
+
+def _hand_down(parent: Path) -> list[str]:
+    """Have a group control memory and CPU of the groups in it; return what was not handed down before. Raises OSError."""
+    handed = (parent / "cgroup.subtree_control").read_text(encoding="ascii").split()
+    missing = [name for name in CONTROLLERS if name not in handed]
+    if missing:
+        (parent / "cgroup.subtree_control").write_text(
+            " ".join(f"+{name}" for name in missing), encoding="ascii"
+        )
+    return missing
+
+
+def _take_back(parent: Path, enabled: list[str]) -> None:
+    """Leave a group as it was found, where nobody else has begun to rely on it."""
+    if enabled and not any(entry.is_dir() for entry in parent.iterdir()):
+        with suppress(OSError):
+            (parent / "cgroup.subtree_control").write_text(
+                " ".join(f"-{name}" for name in enabled), encoding="ascii"
+            )
+
+
+def _limit_v2(group: Path, device: Device) -> None:
+    _write(group / "memory.max", device.memory_bytes)
+    if (group / "memory.swap.max").exists():
+        _write(group / "memory.swap.max", 0)
+    _write(group / "cpu.max", f"{device.quota_us} {device.period_us}")
+
+
+def _write(path: Path, value: int | str) -> None:
+    try:
+        path.write_text(f"{value}", encoding="ascii")
+    except OSError as error:
+        # A group further up may have less than is asked for here.
+        raise Unavailable(
+            f"the limit {value} can't be written to {path} ({error.strerror}), so this device can't be emulated"
+        ) from error
+
+
+def _remove(group: Path) -> None:
+    """Kill what is in a group and remove it. What can't be removed in time stays for the next suite to find."""
+    until = time.monotonic() + EMPTY_S
+    while True:
+        leftovers.kill(_members(group))
+        try:
+            group.rmdir()
+        except FileNotFoundError:
+            return
+        except OSError:
+            if time.monotonic() > until:
+                return
+            time.sleep(POLL_S)
+        else:
+            return
+
+
+def _members(group: Path) -> list[int]:
+    try:
+        text = (group / "cgroup.procs").read_text(encoding="ascii")
+    except OSError:
+        return []
+    # One of another pid namespace shows as 0, and to kill 0 is to kill ourselves.
+    return [pid for pid in map(int, text.split()) if pid > 0]
+
+
+def _field(path: Path, name: str) -> int:
+    for line in path.read_text(encoding="ascii").splitlines():
+        key, _, value = line.partition(" ")
+        if key == name:
+            return int(value)
+    return 0
