@@ -30,6 +30,8 @@ SMALLEST_PERCENT: Final = 1.0
 SMALLEST_BYTES: Final = 16 * 1024 * 1024
 """Not even Python with our imports starts in less."""
 UNITS: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+UNLIMITED_BYTES: Final = 1 << 60
+"""v1 writes no limit as the largest number of pages."""
 EMPTY_S: Final = 5.0
 """How long a group may take to be empty after its processes were killed."""
 POLL_S: Final = 0.01
@@ -188,11 +190,60 @@ def sweep(*, proc_self: Path = PROC_SELF) -> list[str]:
     return found
 
 
+def surroundings(*, proc_self: Path = PROC_SELF) -> str:
+    """Return which control groups there are and what they hold this process to, for a report; no path is in it."""
+    try:
+        hierarchies = _Hierarchies.read(proc_self)
+    except Unavailable:
+        return "none"
+    memory, percent = _limits(hierarchies)
+    said = [
+        f"{memory >> 20} MiB" if memory is not None else "",
+        f"{percent:g} % of a core" if percent is not None else "",
+    ]
+    held = " and ".join(filter(None, said))
+    return f"{hierarchies.version}, held to {held}" if held else f"{hierarchies.version}, no limits"
+
+
+def _limits(hierarchies: _Hierarchies) -> tuple[int | None, float | None]:
+    """Return the narrowest limits on memory and CPU of all groups that we are in."""
+    memory: list[int] = []
+    percent: list[float] = []
+    if hierarchies.version == "v1":
+        for group in hierarchies.v1["memory"].lineage:
+            memory += _numbers_in(group / "memory.limit_in_bytes")[:1]
+        for group in hierarchies.v1["cpu"].lineage:
+            quota, period = _numbers_in(group / "cpu.cfs_quota_us"), _numbers_in(group / "cpu.cfs_period_us")
+            percent += [100 * q / p for q, p in zip(quota, period, strict=False) if q > 0]
+    elif hierarchies.v2 is not None:
+        for group in hierarchies.v2.lineage:
+            memory += _numbers_in(group / "memory.max")[:1]
+            quota_and_period = _numbers_in(group / "cpu.max")
+            if len(quota_and_period) == 2:  # else the first word is "max"
+                percent.append(100 * quota_and_period[0] / quota_and_period[1])
+    limited = [value for value in memory if value < UNLIMITED_BYTES]
+    return min(limited, default=None), min(percent, default=None)
+
+
+def _numbers_in(path: Path) -> list[int]:
+    try:
+        words = path.read_text(encoding="ascii").split()
+    except OSError:
+        return []
+    return [int(word) for word in words if word.lstrip("-").isdecimal()]
+
+
 class _Hierarchy(msgspec.Struct, frozen=True, kw_only=True):
     """A mount of control groups, and the group in it that we are in."""
 
     root: Path
     own: Path
+
+    @property
+    def lineage(self) -> list[Path]:
+        """Our group and those above it, as far up as the mount shows."""
+        upwards = [self.own, *self.own.parents]
+        return upwards[: upwards.index(self.root) + 1]
 
 
 class _Hierarchies:
@@ -297,9 +348,8 @@ def _group_v2(hierarchies: _Hierarchies, name: str) -> Iterator[Path]:
     if hierarchy is None:
         raise AssertionError("version 2 was chosen and is not mounted")
     # A group that has processes of its own can't hand controllers down, and ours has us: its parents are next.
-    candidates = [hierarchy.own, *hierarchy.own.parents]
     reason = ""
-    for parent in candidates[: candidates.index(hierarchy.root) + 1]:
+    for parent in hierarchy.lineage:
         try:
             enabled = _hand_down(parent)
         except OSError as error:
