@@ -53,7 +53,13 @@ def is_ours(path: Path) -> bool:
 def is_abandoned(path: Path) -> bool:
     """Return whether the suite that named a directory or group runs no more."""
     found = _NAMED.fullmatch(path.name)
-    return found is not None and not _lives(found[1])
+    return found is not None and not lives(found[1])
+
+
+def lives(marked: str) -> bool:
+    """Return whether the suite with this mark runs."""
+    pid = marked.partition("-")[0]
+    return pid.isdecimal() and _mark_of(int(pid)) == marked
 
 
 def sweep(parent: Path) -> list[str]:
@@ -106,7 +112,7 @@ def kill(pids: Iterable[int]) -> None:
 def _abandoned_processes() -> list[int]:
     def is_one(pid: int) -> bool:
         marked = process.environment(pid).get(VARIABLE)
-        return marked is not None and not _lives(marked)
+        return marked is not None and not lives(marked)
 
     return _having(is_one)
 
@@ -120,11 +126,6 @@ def _having(condition: Callable[[int], bool]) -> list[int]:
         except process.Gone:
             continue
     return found
-
-
-def _lives(marked: str) -> bool:
-    pid = marked.partition("-")[0]
-    return pid.isdecimal() and _mark_of(int(pid)) == marked
 
 
 def _mark_of(pid: int) -> str | None:

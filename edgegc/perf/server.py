@@ -60,6 +60,9 @@ class ServerOptions(msgspec.Struct, frozen=True, kw_only=True):
     environ: dict[str, str] = {}
     """Settings as ``EDGEGC_SECTION_NAME``, and whatever else it is to find."""
     nebula: Path | None = None
+    inside: tuple[str, ...] = ()
+    """Words before its command line that become it, as those of :meth:`edgegc.perf.network.Host.enter`. It is asked over its
+    admin socket then: its address may be out of our reach."""
     data_dir: Path | None = None
     """One that there is already and that stays; None: a fresh one that goes with the server."""
     directory: Path | None = None
@@ -146,11 +149,11 @@ class Server:
         log = os.open(self.log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
             self._process = await trio.lowlevel.open_process(
-                self._command(),
+                self._argv(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=self._environ(),
+                env=self.environ(),
                 cwd=self.directory,
                 # Ctrl-C is for the suite, which then ends its server.
                 start_new_session=True,
@@ -165,7 +168,7 @@ class Server:
                 os.sched_setaffinity(self._process.pid, {self.cpu})
         self.starts += 1
         with trio.move_on_after(START_S):
-            while not await _answers(self.target):
+            while not await self._answers():
                 if not self.alive:
                     raise Unavailable(self.epitaph("before it answered"))
                 await trio.sleep(PROBE_EVERY_S)
@@ -228,13 +231,12 @@ class Server:
         self.admin.close()
         self.admin = Client(f"unix://{self.data_dir / 'admin.sock'}")
 
-    def _command(self) -> list[str]:
-        program = self.options.command or respawn.program()
-        words = ["serve", "--data-dir", str(self.data_dir), "--listen", f"{HOST}:{self.target.port}"]
-        argv = [*program, *words, *self.options.arguments]
-        return argv if self.cage is None else self.cage.wrap(argv)
+    def command(self, *words: str) -> list[str]:
+        """Return the command line of ``edgegc WORDS`` of the release that this server is."""
+        return [*(self.options.command or respawn.program()), *words]
 
-    def _environ(self) -> dict[str, str]:
+    def environ(self) -> dict[str, str]:
+        """Return the environment that it has, with its settings, which other commands of its release need, too."""
         settings = {
             "EDGEGC_LIMITS_ENABLED": "true" if self.options.limits else "false",
             "EDGEGC_TLS_MODE": "self-signed" if self.options.tls else "off",
@@ -244,6 +246,27 @@ class Server:
             settings["EDGEGC_NEBULA_PATH"] = str(self.options.nebula.absolute())
         surroundings = respawn.environ if self.options.command is None else respawn.foreign_environ
         return surroundings(**{**settings, **self.options.environ})
+
+    def _argv(self) -> list[str]:
+        words = ["serve", "--data-dir", str(self.data_dir), "--listen", f"{HOST}:{self.target.port}"]
+        argv = [*self.options.inside, *self.command(*words), *self.options.arguments]
+        return argv if self.cage is None else self.cage.wrap(argv)
+
+    async def _answers(self) -> bool:
+        """Return whether it answers HTTP, whatever it says."""
+        with trio.move_on_after(PROBE_S), suppress(OSError, trio.BrokenResourceError):
+            async with await self._connect() as stream:
+                await stream.send_all(LIVE)
+                return (await stream.receive_some(16)).startswith(b"HTTP/1.")
+        return False
+
+    async def _connect(self) -> trio.abc.Stream:
+        if self.options.inside:
+            return await trio.open_unix_socket(self.data_dir / "admin.sock")
+        raw = await trio.open_tcp_stream(self.target.host, self.target.port)
+        if self.target.tls:
+            return trio.SSLStream(raw, _unchecked(), https_compatible=True)
+        return raw
 
 
 @asynccontextmanager
@@ -298,18 +321,6 @@ def free_port() -> int:
                 attempt.bind((HOST, port))
                 return port
     raise Unavailable(f"no free TCP port on {HOST} after {PORT_TRIES} tries")
-
-
-async def _answers(target: Target) -> bool:
-    """Return whether a server answers HTTP, whatever it says."""
-    with trio.move_on_after(PROBE_S), suppress(OSError, trio.BrokenResourceError):
-        async with await trio.open_tcp_stream(target.host, target.port) as raw:
-            stream: trio.abc.Stream = raw
-            if target.tls:
-                stream = trio.SSLStream(raw, _unchecked(), https_compatible=True)
-            await stream.send_all(LIVE)
-            return (await stream.receive_some(16)).startswith(b"HTTP/1.")
-    return False
 
 
 def _unchecked() -> ssl.SSLContext:
