@@ -42,6 +42,7 @@ COMMANDS = {
     "service": ("edgegc.cli.service:service", "systemd units."),
     "settings": ("edgegc.cli.settings:settings", "The server's settings."),
     "completion": ("edgegc.cli.completion:completion", "Completion for a shell."),
+    "perf": ("edgegc.cli.perf:perf", "Measure what this box carries."),
     "version": ("edgegc.cli.version:version", "What this is, exactly."),
 }
 

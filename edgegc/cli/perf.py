@@ -1,0 +1,42 @@
+"""``edgegc perf``: which commands the laboratory has. Imports none of them before it is used.
+
+Some are no commands for people: the laboratory's own processes, which it starts by their names.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from edgegc.cli.options import LazyGroup, local_options
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
+    "list": ("edgegc.cli.perf_run:list_", "Scenarios: what each proves, how long it takes, how much memory."),
+    "run": ("edgegc.cli.perf_run:run", "Measure this box, or another release on it."),
+}
+PROCESSES: Final[Mapping[str, str]] = {}
+"""Started by the laboratory, as ``edgegc perf NAME``; shown to nobody."""
+
+
+class _Laboratory(LazyGroup):
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in PROCESSES:
+            module, _, attribute = PROCESSES[cmd_name].partition(":")
+            command: click.Command = getattr(importlib.import_module(module), attribute)
+            return command
+        return super().get_command(ctx, cmd_name)
+
+
+@click.group(
+    cls=_Laboratory,
+    lazy=COMMANDS,
+    example="edgegc perf run --out before.json\nedgegc perf run --only 'api.*' --device 512M:25%",
+)
+@local_options
+def perf() -> None:
+    """Measure: what this box carries, what limits it, and whether a release is slower than another."""

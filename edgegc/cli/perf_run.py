@@ -1,0 +1,215 @@
+"""``edgegc perf run`` and ``list``: flags, what is shown meanwhile, exit codes. The run itself is :mod:`edgegc.perf.run`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from edgegc import errors
+from edgegc.cli.options import Command, Common, local_options
+
+if TYPE_CHECKING:
+    from edgegc.perf.result import Report
+    from edgegc.perf.run import Options
+
+DEFAULT_SEED: Final = 1
+"""The same for everyone: two runs differ in what is measured, not in what is asked."""
+
+
+@click.command("list", cls=Command, example="edgegc perf list -o json | jq '.scenarios[].name'")
+@local_options
+@click.pass_obj
+def list_(common: Common) -> None:
+    """Scenarios: what each proves, how long a repetition takes, how much memory it takes."""
+    from edgegc.cli.output import Column, emit_list, size
+    from edgegc.perf import scenario
+
+    found = scenario.every()
+    emit_list(
+        common,
+        {
+            "scenarios": [
+                {
+                    "name": each.name,
+                    "cases": each.cases,
+                    "proves": each.proves,
+                    "quick_s": each.quick_s,
+                    "full_s": each.full_s,
+                    "ram_bytes": each.ram_bytes,
+                    "needs": sorted(each.needs),
+                    "in_process": each.in_process,
+                }
+                for each in found
+            ]
+        },
+        [
+            Column("SCENARIO"),
+            Column("PROVES", flexible=True),
+            Column("QUICK", right=True, rank=2),
+            Column("FULL", right=True),
+            Column("RAM", right=True, rank=3),
+            Column("NEEDS", rank=4),
+        ],
+        [
+            (
+                each.name,
+                each.proves,
+                f"{each.quick_s:.0f} s" if each.quick_s else "-",
+                f"{each.full_s:.0f} s",
+                size(each.ram_bytes),
+                ", ".join(sorted(each.needs)),
+            )
+            for each in found
+        ],
+        ids=(each.name for each in found),
+        empty="there are no scenarios",
+    )
+
+
+@click.command(
+    cls=Command,
+    example="edgegc perf run --suite quick\n"
+    "edgegc perf run --only 'api.*' --repeat 3 --out before.json\n"
+    "edgegc perf run --device 512M:25% --out board.json",
+)
+@click.option(
+    "--suite",
+    type=click.Choice(["quick", "full"]),
+    default="full",
+    help="'quick' takes a minute and shows that everything works; its figures mean little. [default: full]",
+)
+@click.option(
+    "--only",
+    multiple=True,
+    metavar="GLOB",
+    help="Scenarios by name, as in 'api.*'; may be repeated. [default: the suite's]",
+)
+@click.option(
+    "--repeat", type=click.IntRange(1, 100), default=1, help="How often each is measured. [default: 1]"
+)
+@click.option("--seed", type=int, default=DEFAULT_SEED, help="Of whatever is left to chance. [default: 1]")
+@click.option(
+    "--device",
+    metavar="MEMORY:CPU",
+    help="Hold the server to a device's memory and share of a core: 512M:25%.",
+)
+@click.option(
+    "--server",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    metavar="FILE",
+    help="Measure this edgegc.pyz, of another release, instead of this one.",
+)
+@click.option(
+    "--nebula",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    metavar="PATH",
+    help="The nebula executable. [default: the one in PATH]",
+)
+@click.option(
+    "--dir",
+    "directory",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Where the servers keep their data: on the disk that is to be measured. [default: the working directory]",
+)
+@click.option(
+    "--thresholds",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    metavar="FILE",
+    help="Floors and goals of your own, instead of the built-in ones.",
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.json", help="Write the report."
+)
+@click.option("--strict", is_flag=True, help="Measure only if 'perf doctor' finds nothing wrong.")
+@local_options
+@click.pass_obj
+def run(common: Common, /, out: Path | None, strict: bool, **given: Any) -> int:
+    """Measure this box: start servers, load them, and say which floors and goals hold.
+
+    Ctrl-C ends it with what was measured by then. Exit 0 if all is well, 1 if a scenario broke, 3 if --strict finds this machine
+    unfit, 4 if there is nothing to measure, 5 if a measurement can't be trusted, 99 if a floor is missed, 130 after Ctrl-C.
+    """
+    import trio
+
+    from edgegc.cli.perf_progress import watching
+    from edgegc.perf import run as running
+
+    options = _options(given)
+
+    def write(report: Report) -> None:
+        if out is not None:
+            _write(out, report)
+
+    with watching(common, options) as observer:
+        report = trio.run(lambda: running.run(options, observer=observer, write=write))
+    return _show(common, report)
+
+
+def _options(given: dict[str, Any]) -> Options:
+    """Return what the flags ask for. Raises UsageError for what can't be meant."""
+    from edgegc.perf import filesystem, host, scenario, thresholds
+    from edgegc.perf.device import Device
+    from edgegc.perf.run import Options
+
+    try:
+        scenarios = scenario.chosen(suite=given["suite"], only=given["only"])
+        device = Device.parse(given["device"]) if given["device"] else None
+        floors = thresholds.load(given["thresholds"])
+    except (errors.NotFound, errors.Invalid) as error:
+        raise click.UsageError(error.message) from None
+    directory = filesystem.workplace(given["directory"])
+    server: Path | None = given["server"]
+    return Options(
+        scenarios=scenarios,
+        suite=given["suite"],
+        repeat=given["repeat"],
+        seed=given["seed"],
+        device=device,
+        command=release_command(server) if server else None,
+        nebula=given["nebula"] or host.find_nebula(),
+        directory=directory,
+        thresholds=floors,
+        argv=tuple(_said(given)),
+        warnings=tuple(filter(None, [filesystem.warning(directory)])),
+    )
+
+
+def release_command(file: Path) -> tuple[str, ...]:
+    """Return how another release's file is started: by the Python that runs us, as its first line may name one that is not here."""
+    return (sys.executable, str(file.absolute()))
+
+
+def _said(given: dict[str, Any]) -> list[str]:
+    """Return the flags as a report may show them: of a file only its name."""
+    words = ["perf", "run"]
+    for flag in ("suite", "only", "repeat", "seed", "device", "server", "nebula", "thresholds"):
+        value = given[flag]
+        for one in value if isinstance(value, tuple) else (value,):
+            if one is not None:
+                words += [f"--{flag}", one.name if isinstance(one, Path) else str(one)]
+    return words
+
+
+def _write(path: Path, report: Report) -> None:
+    """Replace the report: whoever reads it, at whatever moment, finds a whole one."""
+    import msgspec
+
+    written = path.with_name(f".{path.name}.new")
+    written.write_bytes(msgspec.json.encode(report) + b"\n")
+    written.replace(path)
+
+
+def _show(common: Common, report: Report) -> int:
+    from edgegc.cli.output import emit_json
+    from edgegc.perf.run import exit_code
+
+    if common.json:
+        emit_json(report)
+    elif not common.quiet:
+        for case in report.cases:
+            click.echo(f"{case.name}  {case.status}  {'; '.join(case.reasons)}")
+    return exit_code(report)

@@ -1,0 +1,425 @@
+"""What a scenario may use: servers of its own, references, load, and a meter that samples, judges and remembers.
+
+Knows no scenario. One bench is one repetition of one scenario; what it measured is in :attr:`Bench.found`.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import msgspec
+import trio
+
+from edgegc.perf import device as devices
+from edgegc.perf import monitor, process, references, seed, server, surroundings, validity
+from edgegc.perf.generator import client as generator
+from edgegc.perf.histogram import Histogram
+from edgegc.perf.result import Figure, Mark, Measurement
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Mapping
+    from pathlib import Path
+
+    from edgegc.perf.cpus import Cpus
+    from edgegc.perf.device import Cage, Device
+    from edgegc.perf.monitor import Watch, Watched
+    from edgegc.perf.plan import Load, Plan
+    from edgegc.perf.references import Running
+    from edgegc.perf.result import Better, Model, Sample
+    from edgegc.perf.seed import Seeded
+    from edgegc.perf.server import Server
+    from edgegc.perf.surroundings import Surroundings
+
+Suite = Literal["quick", "full"]
+
+SETTLED_SHARE: Final = 0.05
+"""Of a processor: a server that uses less has done with what it was seeded with."""
+SETTLE_LOOK_S: Final = 0.25
+SETTLE_S: Final = 10.0
+"""What has not settled by then is measured all the same: housekeeping is part of what a server does."""
+NS_PER_S: Final = 1_000_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Laboratory:
+    """What all repetitions of a run have in common."""
+
+    suite: Suite
+    seed: int
+    directory: Path
+    """Where servers keep their data: on the file system that is to be measured."""
+    cpus: Cpus
+    device: Device | None = None
+    nebula: Path | None = None
+    command: tuple[str, ...] | None = None
+    """How another release is started; None: this very program."""
+    limits: Mapping[str, float] = field(default_factory=dict)
+    """What the p99 latency of a case is held to, in seconds, by the case's name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Served:
+    """A server that was started and seeded for this repetition."""
+
+    server: Server
+    seeded: Seeded
+
+
+@dataclass(kw_only=True)
+class Found:
+    """What a repetition found out about one case."""
+
+    parameters: dict[str, str | int | float | bool] = field(default_factory=dict)
+    measurements: list[Measurement] = field(default_factory=list)
+    unavailable: str = ""
+    plan: Plan | None = None
+    """The load of the case, where one load made it: the references get the same."""
+
+
+class Meter:
+    """Takes what one case came to. Entering :meth:`Bench.measure` makes it, leaving writes it down."""
+
+    def __init__(self, *, model: Model) -> None:
+        self.model = model
+        self.latency = Histogram()
+        self.lag = Histogram()
+        self.requests = 0
+        self.errors: dict[str, int] = {}
+        self.per_second: list[int] = []
+        self.figures: dict[str, Figure] = {}
+        self.marks: list[Mark] = []
+        self.plans: list[Plan] = []
+        self.reasons: list[str] = []
+        self.dropped = 0
+        self.generator_cpu_s = 0.0
+        self.load_s = 0.0
+        self.began_at: float | None = None
+        self.entered_at = time.time()
+        self.entered_s = time.monotonic()
+
+    def take(self, load: Load) -> None:
+        """Take what a load came to. Of several loads the requests and durations add up.
+
+        Where a load has several kinds of requests, each kind's p50, p99 and rate become figures.
+        """
+        if self.began_at is None:
+            self.began_at = load.began_at
+        for kind, count in load.errors.items():
+            self._count_error(kind, count)
+        for ask in load.asks:
+            self.requests += ask.requests
+            self.latency.merge(ask.latency)
+            for kind, count in ask.errors.items():
+                self._count_error(kind, count)
+            if len(load.asks) > 1:
+                self._figures_of(ask.name, Histogram.from_counts(ask.latency), ask.requests / load.duration_s)
+        self.lag.merge(load.lag)
+        self.per_second += load.per_second
+        self.dropped += load.dropped
+        self.generator_cpu_s += load.cpu_s
+        self.load_s += load.duration_s
+
+    def record(self, ns: int) -> None:
+        """Count one operation that took so many nanoseconds."""
+        self.requests += 1
+        self.latency.record(ns)
+
+    def error(self, kind: str) -> None:
+        """Count one operation that failed."""
+        self._count_error(kind, 1)
+
+    def figure(self, name: str, value: float, unit: str, *, better: Better = "lower", note: str = "") -> None:
+        """Write down one number; the last one of a name counts."""
+        self.figures[name] = Figure(value=float(value), unit=unit, better=better, note=note)
+
+    def mark(self, what: str) -> None:
+        """Say that something happened now."""
+        self.marks.append(Mark(at_s=time.monotonic() - self.entered_s, what=what))
+
+    def invalid(self, why: str) -> None:
+        """Say why this can't be trusted: a sentence."""
+        if why not in self.reasons:
+            self.reasons.append(why)
+
+    def _count_error(self, kind: str, count: int) -> None:
+        self.errors[kind] = self.errors.get(kind, 0) + count
+
+    def _figures_of(self, name: str, latency: Histogram, rate: float) -> None:
+        for percent in (50, 99):
+            ns = latency.percentile_ns(percent)
+            if ns is not None:
+                self.figure(f"{name} p{percent}", ns / NS_PER_S, "s")
+        self.figure(f"{name} rate", rate, "per_s", better="higher")
+
+
+class Bench:
+    """One repetition of one scenario."""
+
+    def __init__(
+        self,
+        laboratory: Laboratory,
+        *,
+        scenario: str,
+        cases: Sequence[str],
+        repetition: int,
+    ) -> None:
+        self.laboratory = laboratory
+        self.suite = laboratory.suite
+        self.seed = laboratory.seed
+        self.device = laboratory.device
+        self.nebula = laboratory.nebula
+        self.cpus = laboratory.cpus
+        self.scenario = scenario
+        self.cases = tuple(cases)
+        self.repetition = repetition
+        self.random = random.Random(f"{laboratory.seed} {scenario} {repetition}")
+        """The same for the same seed; what comes out of it differs from repetition to repetition."""
+        self.found: dict[str, Found] = {}
+        self.warnings: list[str] = []
+        """What must be said beside all that was measured."""
+        self._cages: dict[int, Cage] = {}
+        self._measuring: Meter | None = None
+
+    def seconds(self, full: float, quick: float = 1.0) -> float:
+        """Return how long something takes in this suite."""
+        return full if self.suite == "full" else quick
+
+    def count(self, full: int, quick: int) -> int:
+        """Return how many there are in this suite."""
+        return full if self.suite == "full" else quick
+
+    @asynccontextmanager
+    async def server(
+        self,
+        *,
+        nodes: int = 1000,
+        keys: bool = True,
+        tls: bool = False,
+        limits: bool = False,
+        environ: Mapping[str, str] | None = None,
+        arguments: Sequence[str] = (),
+    ) -> AsyncIterator[Served]:
+        """Start a server in an empty data directory, seed it, let it settle; stop and delete it afterwards.
+
+        It is in the device's control groups, and on the server's processor. Raises Unavailable where it does not start.
+        """
+        async with AsyncExitStack() as stack:
+            cage = stack.enter_context(devices.cage(self.device)) if self.device else None
+            options = server.ServerOptions(
+                command=self.laboratory.command,
+                arguments=tuple(arguments),
+                tls=tls,
+                limits=limits,
+                environ=dict(environ or {}),
+                nebula=self.nebula,
+                directory=self.laboratory.directory,
+            )
+            started = await stack.enter_async_context(
+                server.serving(options, cage=cage, cpu=self.cpus.server)
+            )
+            self.warnings += [each for each in started.warnings if each not in self.warnings]
+            seeded = await seed.seed(started, nodes=nodes, keys=keys, seed=self.seed)
+            await self.settle(started.pid)
+            yield Served(server=started, seeded=seeded)
+
+    @asynccontextmanager
+    async def reference(self, name: str, **options: Any) -> AsyncIterator[Running]:
+        """Run a reference where a server would run: the same control groups, the same processor."""
+        async with AsyncExitStack() as stack:
+            cage = stack.enter_context(devices.cage(self.device)) if self.device else None
+            running = await stack.enter_async_context(
+                references.running(name, cpu=self.cpus.server, cage=cage, **options)
+            )
+            if cage is not None:
+                self._cages[running.pid] = cage
+            yield running
+
+    async def settle(self, pid: int) -> None:
+        """Wait until a process does nothing to speak of; at most some seconds."""
+        deadline = trio.current_time() + SETTLE_S
+        before = process.usage(process.tree(pid)).cpu_s
+        while trio.current_time() < deadline:
+            await trio.sleep(SETTLE_LOOK_S)
+            after = process.usage(process.tree(pid)).cpu_s
+            if after - before <= SETTLED_SHARE * SETTLE_LOOK_S:
+                return
+            before = after
+
+    async def load(
+        self,
+        plan: Plan,
+        *,
+        on_progress: Callable[[Any], None] | None = None,
+        stop: trio.Event | None = None,
+    ) -> Load:
+        """Have the generator make a load, on its own processor, as :func:`edgegc.perf.generator.client.run` says.
+
+        Raises Unavailable where the target can't be reached. Cancellation ends the generator.
+        """
+        if plan.cpu is None:
+            plan = msgspec.structs.replace(plan, cpu=self.cpus.generator)
+        if self._measuring is not None:
+            self._measuring.plans.append(plan)
+        load: Load = await generator.run(plan, on_progress=on_progress, stop=stop)
+        return load
+
+    @asynccontextmanager
+    async def measure(
+        self,
+        case: str = "",
+        *,
+        model: Model,
+        of: Served | Watched | Running | Sequence[int] | None = None,
+        parameters: Mapping[str, str | int | float | bool] | None = None,
+    ) -> AsyncIterator[Meter]:
+        """Measure one case: sample ``of`` once a second while inside, judge, and write the measurement down on leaving.
+
+        ``case`` is one that the scenario announces. ``of``: a server, a reference, or processes, each with its children.
+        What is raised inside is raised, and nothing is written down then.
+        """
+        if case not in self.cases:
+            raise ValueError(f"{self.scenario} announces no case {case!r}")
+        watched = _watched(of)
+        cage = watched.cage if isinstance(watched, server.Server) else self._cages.get(getattr(of, "pid", 0))
+        throttled_s = cage.throttled_s() if cage else 0.0
+        samples: list[Sample] = []
+        before = surroundings.look()
+        meter = Meter(model=model)
+        self._measuring = meter
+        failure: Exception | None = None
+        try:
+            async with trio.open_nursery() as nursery:
+                watch: Watch | None = None
+                if watched is not None:
+                    watch = await nursery.start(partial(monitor.sample, watched, into=samples))
+                try:
+                    yield meter
+                except Exception as raised:
+                    # Raised below, so that it leaves as what it is and not as a member of the nursery's group.
+                    failure = raised
+                nursery.cancel_scope.cancel()
+                if watch is not None and failure is None:
+                    try:
+                        samples.append(watch.sample())
+                    except process.Gone:
+                        meter.invalid("what was measured had ended before the measurement did")
+        finally:
+            self._measuring = None
+        if failure is not None:
+            raise failure
+        after = surroundings.look()
+        self._write_down(
+            case,
+            meter,
+            parameters=parameters or {},
+            samples=samples,
+            before=before,
+            after=after,
+            throttled_s=cage.throttled_s() - throttled_s if cage else 0.0,
+        )
+
+    def unavailable(self, case: str, why: str) -> None:
+        """Say that this machine lacks what a case needs: a sentence."""
+        self.found.setdefault(case, Found()).unavailable = why
+
+    def _write_down(
+        self,
+        case: str,
+        meter: Meter,
+        *,
+        parameters: Mapping[str, str | int | float | bool],
+        samples: Sequence[Sample],
+        before: Surroundings,
+        after: Surroundings,
+        throttled_s: float,
+    ) -> None:
+        # What was sampled while the generator started and warmed up lies before zero.
+        offset_s = meter.began_at - meter.entered_at if meter.began_at is not None else 0.0
+        duration_s = meter.load_s or after.at_s - before.at_s
+        for why in validity.of_load(
+            model=meter.model,
+            latency=meter.latency,
+            lag=meter.lag,
+            dropped=meter.dropped,
+            generator_cpu_s=meter.generator_cpu_s,
+            duration_s=duration_s,
+            limit_s=self.laboratory.limits.get(f"{self.scenario}[{case}]" if case else self.scenario),
+        ):
+            meter.invalid(why)
+        for why in validity.of_host(before, after):
+            meter.invalid(why)
+        found = self.found.setdefault(case, Found())
+        found.parameters |= dict(parameters)
+        if len(meter.plans) == 1:
+            found.plan = meter.plans[0]
+        found.measurements.append(
+            Measurement(
+                repetition=self.repetition,
+                model=meter.model,
+                duration_s=duration_s,
+                requests=meter.requests,
+                errors=meter.errors,
+                latency=meter.latency.counts(),
+                lag=meter.lag.counts(),
+                per_second=tuple(meter.per_second),
+                figures=meter.figures,
+                samples=tuple(msgspec.structs.replace(each, at_s=each.at_s - offset_s) for each in samples),
+                marks=tuple(msgspec.structs.replace(each, at_s=each.at_s - offset_s) for each in meter.marks),
+                generator_cpu_s=meter.generator_cpu_s,
+                server_cpu_s=cpu_between(samples, offset_s, offset_s + duration_s),
+                throttled_s=throttled_s,
+                invalid=tuple(meter.reasons),
+            )
+        )
+
+
+class _Processes:
+    """Processes that a scenario names, each with its children."""
+
+    def __init__(self, pids: Sequence[int]) -> None:
+        self._pids = pids
+
+    def pids(self) -> tuple[int, ...]:
+        return tuple(dict.fromkeys(pid for each in self._pids for pid in process.tree(each)))
+
+    def database_bytes(self) -> int:
+        return 0
+
+    def wal_bytes(self) -> int:
+        return 0
+
+
+def _watched(of: Served | Watched | Running | Sequence[int] | None) -> Watched | None:
+    match of:
+        case None:
+            return None
+        case Served():
+            return of.server
+        case references.Running():
+            return _Processes((of.pid,))
+        case Sequence():
+            return _Processes(of)
+        case _:
+            return of
+
+
+def cpu_between(samples: Sequence[Sample], begin_s: float, end_s: float) -> float | None:
+    """Return the processor time used between two moments, straight lines drawn between samples; None without two."""
+    if len(samples) < 2:
+        return None
+    return _cpu_at(samples, end_s) - _cpu_at(samples, begin_s)
+
+
+def _cpu_at(samples: Sequence[Sample], at_s: float) -> float:
+    for before, after in pairwise(samples):
+        if at_s <= after.at_s:
+            share = max(0.0, (at_s - before.at_s) / (after.at_s - before.at_s))
+            return before.cpu_s + share * (after.cpu_s - before.cpu_s)
+    return samples[-1].cpu_s

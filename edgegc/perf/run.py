@@ -1,0 +1,332 @@
+"""``perf run``: which scenarios in which order, how often, the references in between, and the report after each of them.
+
+Knows no scenario's inside and nothing of terminals: who watches is told through an :class:`Observer`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import time
+import traceback
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Protocol
+
+import msgspec
+import trio
+
+from edgegc import errors
+from edgegc.perf import beside, cpus, device, host, references, thresholds
+from edgegc.perf.bench import Bench, Found, Laboratory
+from edgegc.perf.plan import Ask
+from edgegc.perf.result import Case, Measurement, Report
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from edgegc.perf.bench import Suite
+    from edgegc.perf.beside import Beside
+    from edgegc.perf.device import Device
+    from edgegc.perf.result import Status
+    from edgegc.perf.scenario import Need, Scenario
+    from edgegc.perf.thresholds import Threshold
+
+FAILED: Final = 1
+INVALID: Final = 5
+MISSED: Final = 99
+INTERRUPTED: Final = 130
+"""Exit codes, as scripts know them."""
+SHORTEST_S: Final = 1.0
+"""A reference is measured for at least so long."""
+NAMESPACE_PROGRAM: Final = "ip"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What is to be measured, and how."""
+
+    scenarios: tuple[Scenario, ...]
+    suite: Suite = "full"
+    repeat: int = 1
+    seed: int = 0
+    device: Device | None = None
+    command: tuple[str, ...] | None = None
+    """How another release is started; None: this very program."""
+    release: Mapping[str, str] = field(default_factory=dict)
+    """What that release says of itself."""
+    nebula: Path | None = None
+    directory: Path
+    """In which the servers keep their data."""
+    argv: tuple[str, ...] = ()
+    """As the report shows it: without paths, addresses and tokens."""
+    thresholds: tuple[Threshold, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    def estimate_s(self, scenario: Scenario) -> float:
+        """Return about how long one repetition of a scenario takes."""
+        return (scenario.quick_s if self.suite == "quick" else 0.0) or scenario.full_s
+
+
+class Observer(Protocol):
+    """Who watches a run."""
+
+    def begins(self, scenario: Scenario, repetition: int, left_s: float) -> None:
+        """Hear that a repetition begins, and about how long it and all that follow will take."""
+
+    def ends(self, cases: Sequence[Case]) -> None:
+        """Hear what its scenario's cases have come to so far."""
+
+
+@dataclass
+class _Gathered:
+    """What is known of one scenario, or of one reference, over its repetitions."""
+
+    scenario: str
+    proves: str
+    cases: tuple[str, ...]
+    in_process: bool = False
+    found: dict[str, Found] = field(default_factory=dict)
+    trouble: dict[str, tuple[Status, list[str]]] = field(default_factory=dict)
+    """Of a case: why a repetition of it measured nothing."""
+
+    def add(self, found: dict[str, Found]) -> None:
+        for case, one in found.items():
+            if one.unavailable:
+                self.trouble_with(case, "unavailable", one.unavailable)
+            known = self.found.get(case)
+            if known is None:
+                self.found[case] = one
+            else:
+                known.measurements += one.measurements
+                known.parameters |= one.parameters
+
+    def trouble_with(self, case: str, status: Status, why: str) -> None:
+        _, reasons = self.trouble.setdefault(case, (status, []))
+        if why not in reasons:
+            reasons.append(why)
+
+    def build(self) -> Iterator[Case]:
+        for case in self.cases:
+            found = self.found.get(case)
+            measurements = tuple(found.measurements) if found else ()
+            if not measurements and case not in self.trouble:
+                continue
+            status, reasons = self._status(case, measurements)
+            yield Case(
+                scenario=self.scenario,
+                case=case,
+                proves=self.proves,
+                status=status,
+                reasons=tuple(reasons),
+                in_process=self.in_process,
+                parameters=found.parameters if found else {},
+                measurements=measurements,
+            )
+
+    def _status(self, case: str, measurements: Sequence[Measurement]) -> tuple[Status, list[str]]:
+        if case in self.trouble:
+            return self.trouble[case]
+        untrusted = [each for each in measurements if each.invalid]
+        reasons = list(dict.fromkeys(why for each in untrusted for why in each.invalid))
+        return ("invalid" if len(untrusted) == len(measurements) else "ok"), reasons
+
+
+async def run(options: Options, *, observer: Observer, write: Callable[[Report], None]) -> Report:
+    """Measure, and return the report; ``write`` gets what there is after each repetition of a scenario.
+
+    SIGINT and SIGTERM end it: what was measured by then is the report, marked ``partial``. What a scenario can't measure is in
+    the report as well. Raises Unavailable where nothing can be measured at all, and Invalid for a device that can't be.
+    """
+    began_s = trio.current_time()
+    made_at = int(time.time())
+    described = await host.describe(options.directory)
+    emulated = None
+    if options.device is not None:
+        with device.cage(options.device) as cage:
+            emulated = cage.described
+    chosen = cpus.cpus()
+    laboratory = Laboratory(
+        suite=options.suite,
+        seed=options.seed,
+        directory=options.directory,
+        cpus=chosen,
+        device=options.device,
+        nebula=options.nebula,
+        command=options.command,
+        limits=thresholds.latency_limits(options.thresholds),
+    )
+    versions = {**host.versions(options.nebula), **options.release}
+    gathered = {
+        scenario.name: _Gathered(
+            scenario.name, scenario.proves, scenario.cases, in_process=scenario.in_process
+        )
+        for scenario in options.scenarios
+    }
+    standards: dict[str, _Gathered] = {}
+    warnings = [*options.warnings, *filter(None, [chosen.warning])]
+
+    def report(*, partial: bool) -> Report:
+        cases = tuple(case for each in gathered.values() for case in each.build())
+        beside_them = tuple(case for each in standards.values() for case in each.build())
+        return Report(
+            made_at=made_at,
+            duration_s=trio.current_time() - began_s,
+            argv=options.argv,
+            suite=options.suite,
+            seed=options.seed,
+            repeat=options.repeat,
+            partial=partial,
+            host=described,
+            device=emulated,
+            versions=versions,
+            references=beside_them,
+            cases=cases,
+            verdicts=thresholds.judge(options.thresholds, cases, beside_them),
+            warnings=tuple(warnings),
+        )
+
+    turns = [(scenario, repetition) for repetition in range(options.repeat) for scenario in options.scenarios]
+    complete = False
+    left_s = sum(options.estimate_s(scenario) for scenario, _ in turns)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(_cancel_on_signal, nursery.cancel_scope)
+        for scenario, repetition in turns:
+            observer.begins(scenario, repetition, left_s)
+            known = gathered[scenario.name]
+            found = await _repetition(laboratory, scenario, repetition, known, warnings)
+            for case, one in found.items():
+                for standard in beside.of(f"{scenario.name}[{case}]" if case else scenario.name):
+                    if one.measurements:
+                        await _stand_beside(laboratory, standard, one, repetition, standards)
+            left_s -= options.estimate_s(scenario)
+            write(report(partial=True))
+            observer.ends(tuple(known.build()))
+        complete = True
+        nursery.cancel_scope.cancel()
+    final = report(partial=not complete)
+    write(final)
+    return final
+
+
+def exit_code(report: Report) -> int:
+    """Return what a run's process ends with, the gravest thing first; goals that are missed are no failure."""
+    cases = (*report.references, *report.cases)
+    if report.partial:
+        return INTERRUPTED
+    if any(case.status == "failed" for case in cases):
+        return FAILED
+    if any(case.status == "invalid" for case in cases):
+        return INVALID
+    if any(verdict.held is False for verdict in report.verdicts if verdict.kind == "floor"):
+        return MISSED
+    return 0
+
+
+async def _cancel_on_signal(
+    scope: trio.CancelScope, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        task_status.started()
+        async for _ in signals:
+            scope.cancel()
+            return
+
+
+async def _repetition(
+    laboratory: Laboratory, scenario: Scenario, repetition: int, known: _Gathered, warnings: list[str]
+) -> dict[str, Found]:
+    """Run one repetition of a scenario; what it measured is kept, also when it is cancelled or fails half-way."""
+    bench = Bench(laboratory, scenario=scenario.name, cases=scenario.cases, repetition=repetition)
+    status: Status = "ok"
+    why = ""
+    try:
+        lacking = lacks(scenario.needs, nebula=laboratory.nebula)
+        if lacking:
+            status, why = "unavailable", lacking
+        else:
+            await scenario.run(bench)
+    except Exception as raised:
+        status, why = _explain(raised)
+    finally:
+        known.add(bench.found)
+        warnings += [each for each in bench.warnings if each not in warnings]
+    if why:
+        for case in scenario.cases:
+            if case not in bench.found:
+                known.trouble_with(case, status, why)
+    elif laboratory.suite == "full":
+        for case in scenario.cases:
+            if case not in bench.found:
+                known.trouble_with(case, "failed", "the scenario announces it and did not measure it")
+    return bench.found
+
+
+async def _stand_beside(
+    laboratory: Laboratory,
+    standard: Beside,
+    found: Found,
+    repetition: int,
+    standards: dict[str, _Gathered],
+) -> None:
+    """Give a reference the load that a case had."""
+    plan = found.plan
+    if plan is None:
+        return
+    name = f"{standard.reference}[{standard.case}]"
+    known = standards.setdefault(
+        name,
+        _Gathered(
+            standard.reference, f"what {standard.beside} is compared with on this machine", (standard.case,)
+        ),
+    )
+    bench = Bench(laboratory, scenario=standard.reference, cases=(standard.case,), repetition=repetition)
+    try:
+        async with bench.reference(standard.reference, body_bytes=standard.body_bytes) as reference:
+            # A plan whose requests are used up ends before its time.
+            duration_s = max(SHORTEST_S, found.measurements[-1].duration_s)
+            ask = Ask(name=standard.reference, requests=(references.REQUEST,))
+            plan = msgspec.structs.replace(plan, target=reference.target, asks=(ask,), duration_s=duration_s)
+            async with bench.measure(
+                standard.case,
+                model="closed",
+                of=reference,
+                parameters={"connections": plan.connections, "beside": standard.beside},
+            ) as meter:
+                meter.take(await bench.load(plan))
+    except Exception as raised:
+        known.trouble_with(standard.case, *_explain(raised))
+    finally:
+        known.add(bench.found)
+
+
+def lacks(needs: Iterable[Need], *, nebula: Path | None = None) -> str:
+    """Return the sentence about what this machine lacks of what a scenario needs; empty where it has it all."""
+    for need in sorted(needs):
+        if need in ("root", "namespaces") and os.geteuid() != 0:
+            return "it needs root"
+        if need == "namespaces" and shutil.which(NAMESPACE_PROGRAM) is None:
+            return f"it makes network namespaces with '{NAMESPACE_PROGRAM}' of iproute2, which is not there"
+        if need == "nebula" and nebula is None:
+            return "it needs nebula, which is not in PATH; name it with --nebula PATH"
+    return ""
+
+
+def _explain(raised: Exception) -> tuple[Status, str]:
+    """Return what an exception makes of a case, and why: what this machine lacks, or what broke."""
+    while isinstance(raised, ExceptionGroup):
+        raised = raised.exceptions[0]
+    match raised:
+        case errors.Unavailable():
+            return "unavailable", raised.message
+        case errors.Error():
+            return "failed", raised.message
+        case _:
+            if os.environ.get("EDGEGC_DEBUG"):
+                traceback.print_exception(raised)
+            where = traceback.extract_tb(raised.__traceback__)[-1]
+            return "failed", (
+                f"internal error: {type(raised).__name__}: {raised} "
+                f"({Path(where.filename).name}:{where.lineno}; EDGEGC_DEBUG=1 shows more)"
+            )

@@ -1,0 +1,167 @@
+"""Floors and goals: reads them from TOML, and says of each whether a report holds it.
+
+Knows no scenario: a threshold names a case and a metric. ``data/thresholds.toml`` says what each of its fields means.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from importlib.resources import files
+from typing import TYPE_CHECKING, Annotated, Final, Literal
+
+import msgspec
+from msgspec import Meta
+
+from edgegc.errors import Invalid
+from edgegc.perf import metrics
+from edgegc.perf.result import Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    from edgegc.perf.result import Case
+
+FILE: Final = "data/thresholds.toml"
+
+Op = Literal["<", "<=", ">", ">="]
+
+
+class Threshold(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One floor or goal.
+
+    ``value`` is in the metric's unit (seconds, bytes, per second). With ``of`` it is a factor instead: of the same metric
+    of another case or of a reference, or of ``of_metric``.
+    """
+
+    name: Annotated[str, Meta(min_length=1)] = ""
+    """What people call it; without one it is made of case, metric and value."""
+    case: Annotated[str, Meta(min_length=1)]
+    metric: Annotated[str, Meta(min_length=1)]
+    op: Op
+    value: float
+    kind: Literal["floor", "goal"]
+    of: str = ""
+    of_metric: str = ""
+
+
+class Document(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The file."""
+
+    threshold: tuple[Threshold, ...]
+
+
+def load(path: Path | None = None) -> tuple[Threshold, ...]:
+    """Return the thresholds of a file, or the package's own. Raises Invalid for a file that is not understood."""
+    try:
+        text = path.read_text(encoding="utf-8") if path else (files("edgegc.perf") / FILE).read_text("utf-8")
+        return msgspec.convert(tomllib.loads(text), Document).threshold
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+        raise Invalid(f"the thresholds of {path or FILE} can't be read: {error}") from None
+
+
+def latency_limits(thresholds: Iterable[Threshold]) -> Mapping[str, float]:
+    """Return the strictest p99 that a case is held to, in seconds: what a generator's lag is judged against."""
+    limits: dict[str, float] = {}
+    for each in thresholds:
+        if each.metric == "p99" and each.op in ("<", "<=") and not each.of:
+            limits[each.case] = min(each.value, limits.get(each.case, each.value))
+    return limits
+
+
+def judge(
+    thresholds: Iterable[Threshold], cases: Iterable[Case], references: Iterable[Case] = ()
+) -> tuple[Verdict, ...]:
+    """Return a verdict for each threshold whose case was to be measured; those of other cases are left out."""
+    known = {case.name: case for case in (*references, *cases)}
+    return tuple(_verdict(each, known) for each in thresholds if each.case in known)
+
+
+def _verdict(threshold: Threshold, known: Mapping[str, Case]) -> Verdict:
+    case = known[threshold.case]
+    unit = metrics.unit_of(case, threshold.metric)
+    found = metrics.value(case, threshold.metric)
+    if threshold.of:
+        beside = known.get(threshold.of)
+        against = metrics.value(beside, threshold.of_metric or threshold.metric) if beside else None
+        name = threshold.name or (
+            f"{threshold.case} {threshold.metric} {threshold.op} {threshold.value:g} × {threshold.of}"
+        )
+        if found is None or against is None:
+            missing = threshold.case if found is None else threshold.of
+            return Verdict(
+                name=name, kind=threshold.kind, held=None, found=f"nothing valid measured of {missing}"
+            )
+        ratio = found / against if against else float("inf")
+        return Verdict(
+            name=name,
+            kind=threshold.kind,
+            held=_holds(ratio, threshold.op, threshold.value),
+            found=f"{ratio:.2f} × ({quantity(found, unit)} : {quantity(against, unit)})",
+        )
+    name = threshold.name or (
+        f"{threshold.case} {threshold.metric.removeprefix('figure:')} {threshold.op} {quantity(threshold.value, unit)}"
+    )
+    if found is None:
+        return Verdict(name=name, kind=threshold.kind, held=None, found=_why_nothing(case))
+    return Verdict(
+        name=name,
+        kind=threshold.kind,
+        held=_holds(found, threshold.op, threshold.value),
+        found=quantity(found, unit),
+    )
+
+
+def _why_nothing(case: Case) -> str:
+    if case.status != "ok":
+        return case.status
+    return "too few samples" if case.measurements else "not measured"
+
+
+def _holds(found: float, op: Op, value: float) -> bool:
+    match op:
+        case "<":
+            return found < value
+        case "<=":
+            return found <= value
+        case ">":
+            return found > value
+        case ">=":
+            return found >= value
+
+
+def quantity(value: float, unit: str) -> str:
+    """Return a number with its unit, as people read it: ``3.1 ms``, ``12.4 MiB``, ``16,420/s``."""
+    match unit:
+        case "s":
+            return _seconds(value)
+        case "bytes":
+            return _bytes(value)
+        case "per_s":
+            return f"{_number(value)}/s"
+        case "percent":
+            return f"{value:.3g} %"
+        case "ratio":
+            return f"{value:.3g}"
+        case "count" | "":
+            return _number(value)
+        case _:
+            return f"{_number(value)} {unit}"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.3g}"
+
+
+def _seconds(value: float) -> str:
+    for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
+        if abs(value) >= size:
+            return f"{value / size:.3g} {unit}"
+    return f"{value * 1e9:.0f} ns" if value else "0 s"
+
+
+def _bytes(value: float) -> str:
+    for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if abs(value) >= size:
+            return f"{value / size:.3g} {unit}"
+    return f"{value:.0f} B"
