@@ -45,9 +45,11 @@ MOST_NODES: Final = 20_000
 """What inserting may add, or the last insert would be into another database than the first."""
 MOST: Final = 1_000_000
 BUNDLES: Final = {"100KiB": 100 * 1024, "1MiB": MIB, "5MiB": 5 * MIB, "10MiB": 10 * MIB}
+QUICK_BUNDLES: Final = ("100KiB", "1MiB")
 SERIES_S: Final = 3.0
 QUICK_SERIES_S: Final = 0.3
 LOAD_S: Final = 10.0
+QUICK_LOAD_S: Final = 0.7
 WRITERS: Final = 50
 """What the targets are stated for."""
 CLIENTS: Final = 16
@@ -84,9 +86,7 @@ async def node_insert(bench: Bench) -> None:
 
 async def node_query(bench: Bench) -> None:
     """Measure reading one node, the first page of a cluster's nodes, and all pages one after the other."""
-    await _series(
-        bench, {"by-id": "node_by_id", "by-cluster": "nodes_of_cluster", "page-walk": "next_page"}
-    )
+    await _series(bench, {"by-id": "node_by_id", "by-cluster": "nodes_of_cluster", "page-walk": "next_page"})
 
 
 async def topology_query(bench: Bench) -> None:
@@ -107,7 +107,8 @@ async def bundle_query(bench: Bench) -> None:
 async def bundle_insert(bench: Bench) -> None:
     """Measure storing an upload, piece by piece, until it is the active bundle; nothing but the store's part of it."""
     async with caged.store(bench) as store:
-        for case, size in BUNDLES.items():
+        for case in BUNDLES if bench.suite == "full" else QUICK_BUNDLES:
+            size = BUNDLES[case]
             nodes = await _prepare(bench, store)
             work = Series(
                 operation="bundle_insert",
@@ -127,7 +128,7 @@ async def mixed(bench: Bench) -> None:
     """Measure reads and writes at once: how many there can be, and how long each takes at the rate of the floors."""
     async with caged.store(bench) as store:
         nodes = await _prepare(bench, store, bundles=KEPT_BUNDLES)
-        seed, seconds = bench.random.getrandbits(32), bench.seconds(LOAD_S)
+        seed, seconds = bench.random.getrandbits(32), bench.seconds(LOAD_S, QUICK_LOAD_S)
         closed = Clients(mix=MIXED, clients=CLIENTS, duration_s=seconds, seed=seed)
         done = await _measure(bench, store, "closed", closed, model="closed", nodes=nodes, clients=CLIENTS)
         can = throughput(done.load) if done.load is not None else 0.0
@@ -148,7 +149,7 @@ async def concurrency(bench: Bench) -> None:
     async with caged.store(bench) as store:
         for case, operation in kinds.items():
             nodes = await _prepare(bench, store)
-            seed, seconds = bench.random.getrandbits(32), bench.seconds(LOAD_S / 2)
+            seed, seconds = bench.random.getrandbits(32), bench.seconds(LOAD_S / 2, QUICK_LOAD_S)
             work = Clients(mix={operation: 1}, clients=WRITERS, duration_s=seconds, seed=seed)
             await _measure(
                 bench, store, case, work, model="closed", nodes=nodes, clients=WRITERS, operation=operation
@@ -177,7 +178,7 @@ async def checkpoint(bench: Bench) -> None:
             await _measure(bench, store, case, work, nodes=nodes, wal_bytes=work.wal_bytes)
         nodes = await _prepare(bench, store)
         own = OwnCheckpoints(
-            clients=CLIENTS, wanted=bench.count(3, 1), at_most_s=bench.seconds(4 * LOAD_S, 5.0)
+            clients=CLIENTS, wanted=bench.count(3, 1), at_most_s=bench.seconds(4 * LOAD_S, QUICK_LOAD_S)
         )
         await _measure(bench, store, "own", own, model="closed", nodes=nodes, clients=CLIENTS)
 
@@ -197,9 +198,7 @@ async def page_cache(bench: Bench) -> None:
                 bench.unavailable(state, error.message)
 
 
-async def _prepare(
-    bench: Bench, store: StoreProcess, *, nodes: int | None = None, bundles: int = 0
-) -> int:
+async def _prepare(bench: Bench, store: StoreProcess, *, nodes: int | None = None, bundles: int = 0) -> int:
     """Have a fresh database made; return how many nodes it has."""
     nodes = bench.count(NODES, QUICK_NODES) if nodes is None else nodes
     seed = bench.random.getrandbits(32)
@@ -207,9 +206,7 @@ async def _prepare(
     return nodes
 
 
-async def _series(
-    bench: Bench, operations: dict[str, str], *, bundles: int = 0, at_most: int = MOST
-) -> None:
+async def _series(bench: Bench, operations: dict[str, str], *, bundles: int = 0, at_most: int = MOST) -> None:
     """Measure operations, one after another each, in one database."""
     async with caged.store(bench) as store:
         nodes = await _prepare(bench, store, bundles=bundles)
@@ -249,7 +246,7 @@ SCENARIOS: Final = (
         proves="making 1, 10, 100 and 1,000 nodes in one durable write",
         run=node_insert,
         cases=tuple(f"{size}" for size in BATCHES),
-        quick_s=4,
+        quick_s=3,
         full_s=18,
         ram_bytes=SMALL_BYTES,
         in_process=True,
@@ -269,7 +266,7 @@ SCENARIOS: Final = (
         proves="storing bundles of 100 KiB to 10 MiB",
         run=bundle_insert,
         cases=tuple(BUNDLES),
-        quick_s=3,
+        quick_s=2,
         full_s=16,
         ram_bytes=2 * SMALL_BYTES,
         in_process=True,
@@ -279,7 +276,7 @@ SCENARIOS: Final = (
         proves="reading the history of bundles, one of them, its content",
         run=bundle_query,
         cases=("by-cluster", "by-version", "content"),
-        quick_s=2,
+        quick_s=0,
         full_s=12,
         ram_bytes=SMALL_BYTES,
         in_process=True,
@@ -288,7 +285,7 @@ SCENARIOS: Final = (
         name="db.topology_query",
         proves="reading who is lighthouse or relay, and all routes",
         run=topology_query,
-        quick_s=1,
+        quick_s=0,
         full_s=5,
         ram_bytes=SMALL_BYTES,
         in_process=True,
@@ -298,7 +295,7 @@ SCENARIOS: Final = (
         proves="several operations in one durable write, kept or taken back",
         run=transaction,
         cases=("kept", "taken-back"),
-        quick_s=2,
+        quick_s=0,
         full_s=8,
         ram_bytes=SMALL_BYTES,
         in_process=True,
@@ -308,7 +305,7 @@ SCENARIOS: Final = (
         proves="how long reads and writes take beside each other, at 2,000 and 500 a second",
         run=mixed,
         cases=("closed", "open"),
-        quick_s=4,
+        quick_s=3,
         full_s=24,
         ram_bytes=SMALL_BYTES,
         in_process=True,
@@ -318,7 +315,7 @@ SCENARIOS: Final = (
         proves="durable writes and reads a second, of 50 clients",
         run=concurrency,
         cases=("writes", "node-creations", "reads", "node-reads"),
-        quick_s=6,
+        quick_s=0,
         full_s=24,
         ram_bytes=SMALL_BYTES,
         in_process=True,
@@ -338,7 +335,7 @@ SCENARIOS: Final = (
         proves="how often, how long, and whether anyone waits",
         run=checkpoint,
         cases=(*LOGS, "own"),
-        quick_s=4,
+        quick_s=3,
         full_s=20,
         ram_bytes=SMALL_BYTES,
         in_process=True,
@@ -348,7 +345,7 @@ SCENARIOS: Final = (
         proves="reads from memory, and from the disk",
         run=page_cache,
         cases=("hot", "reopened", "cold"),
-        quick_s=3,
+        quick_s=0,
         full_s=12,
         ram_bytes=SMALL_BYTES,
         in_process=True,
