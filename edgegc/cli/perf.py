@@ -19,7 +19,11 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "list": ("edgegc.cli.perf_run:list_", "Scenarios: what each proves, how long it takes, how much memory."),
     "run": ("edgegc.cli.perf_run:run", "Measure this box, or another release on it."),
 }
-PROCESSES: Final[Mapping[str, str]] = {}
+PROCESSES: Final[Mapping[str, str]] = {
+    "_generator": "edgegc.cli.perf_processes:generator",
+    "_raw-echo": "edgegc.cli.perf_processes:raw_echo",
+    "_plain-quart": "edgegc.cli.perf_processes:plain_quart",
+}
 """Started by the laboratory, as ``edgegc perf NAME``; shown to nobody."""
 
 

@@ -55,9 +55,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """None: closed model. Else open: so many arrivals a second over all connections, at exponential distances (Poisson)."""
     seed: int = 0
     timeout_s: float = 30.0
-    connect_within_s: float = 10.0
-    """The connections are opened evenly over this time before the load begins; 0: all at once."""
+    connect_within_s: float | None = None
+    """The connections are opened evenly over this time before the load begins; 0: all at once; None: 1,000 a second."""
     cpu: int | None = None
+    """The core that the generator stays on."""
 
 
 class Answered(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,9 +66,13 @@ class Answered(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     requests: int
+    """Answered with an expected status; all else is in ``errors``, and not in ``latency``."""
     errors: dict[str, int]
+    """``timeout``, ``reset``, ``closed`` (before the answer was complete), ``malformed``, ``status 503`` …"""
     latency: Counts
+    """From the intended time (open), or from the sending (closed), to the answer's last byte."""
     bytes_read: int
+    """Heads included, TLS not."""
     at_ns: tuple[int, ...] = ()
     """When each answer was complete, where its ask wants to know: ``time.monotonic_ns()``, which all processes share."""
 
@@ -78,13 +83,48 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
     began_at: float
     """Unix time at which the measured time began."""
     duration_s: float
+    """The plan's; shorter where it was stopped, or everything to be sent once was sent."""
     asks: tuple[Answered, ...]
     errors: dict[str, int]
-    """Of connections that no request was on: ``refused``, ``connect timeout`` …"""
+    """Of connections that no request was on: ``refused``, ``connect timeout``, ``tls`` … from the first one on."""
     lag: Counts
+    """Open model: how late the generator was with what was due, whether or not a connection was free."""
     per_second: tuple[int, ...]
+    """Answers as expected in each second of the measured time."""
     connect: Counts
     """How long connections took to be open, TLS included."""
     cpu_s: float
+    """Of the generator in the measured time."""
     dropped: int
     """Open model: arrivals for which no connection was free within the timeout."""
+    reconnects: int = 0
+    """Connections opened again: the server closed them, or they failed with a request on them."""
+    connected: int = 0
+    """Open at the end."""
+    unanswered: dict[str, int] = {}
+    """By kind of request: out when the time was up, and not counted (closed model, or stopped)."""
+    fewest_answers: int = 0
+    most_answers: int = 0
+    """Of one connection, warmup included: whether some were served at the cost of others."""
+    partial: bool = False
+    """It was stopped before its time."""
+
+
+Phase = Literal["connecting", "warmup", "measuring", "draining", "over"]
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a plan is; told some times a second."""
+
+    phase: Phase
+    measured_s: float
+    """Of the measured time, so far."""
+    connected: int
+    """Connections that are open."""
+    waiting: int
+    """Requests that are out. Held ones, too: when all are, whatever they are held for may happen."""
+    backlog: int
+    """Open model: arrivals that wait for a connection."""
+    requests: int
+    """Counted so far."""
+    errors: int

@@ -1,0 +1,50 @@
+"""The laboratory's own processes, as commands that it starts by their names. For nobody else."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command("_generator", hidden=True)
+def generator() -> None:
+    """Run the plan that comes on standard input, and answer what became of it."""
+    from edgegc.perf.generator import process
+
+    process.main()
+
+
+@click.command("_raw-echo", hidden=True)
+@click.option("--body-bytes", type=int, default=0)
+@click.option("--delay-ms", type=float, default=0)
+@click.option("--stall-every-ms", type=float, default=0)
+@click.option("--stall-ms", type=float, default=0)
+@click.option("--drop-every", type=int, default=0)
+@click.option("--reset-every", type=int, default=0)
+def raw_echo(
+    body_bytes: int,
+    delay_ms: float,
+    stall_every_ms: float,
+    stall_ms: float,
+    drop_every: int,
+    reset_every: int,
+) -> None:
+    """Serve the least that a server on Trio can, as well or as badly as told."""
+    from edgegc.perf import references
+
+    flaws = references.Flaws(
+        delay_ms=delay_ms,
+        stall_every_ms=stall_every_ms,
+        stall_ms=stall_ms,
+        drop_every=drop_every,
+        reset_every=reset_every,
+    )
+    references.raw_echo(body_bytes=body_bytes, flaws=flaws)
+
+
+@click.command("_plain-quart", hidden=True)
+@click.option("--body-bytes", type=int, default=0)
+def plain_quart(body_bytes: int) -> None:
+    """Serve one route with Quart-Trio on Hypercorn."""
+    from edgegc.perf import references
+
+    references.plain_quart(body_bytes=body_bytes)

@@ -1,0 +1,159 @@
+"""The generator's process: a plan on standard input, what became of it on standard output. Hidden command ``_generator``.
+
+SIGTERM, or the end of standard input, ends a plan early; what it has is still told. Knows no suite.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import resource
+import signal
+import socket
+import sys
+from contextlib import suppress
+from typing import Final
+
+import trio
+
+from edgegc.errors import Error, Invalid, Unavailable
+from edgegc.perf.generator.connections import Place
+from edgegc.perf.generator.course import Course
+from edgegc.perf.generator.loop import Loop
+from edgegc.perf.generator.schedule import LONGEST_DECK
+from edgegc.perf.generator.wire import Done, Failed, Incoming, Said, packed, plans
+from edgegc.perf.plan import Load, Plan, Progress
+
+REACH_TIMEOUT_S: Final = 5.0
+"""A target that takes no connection in this time is not there."""
+OWN_FILES: Final = 64
+"""Descriptors that are no connections: pipes, epolls, libraries."""
+PROGRESS_HELD: Final = 16
+"""Words about progress that nobody has read yet; more are dropped."""
+
+
+def main() -> None:
+    """Run one plan. Says nothing on standard error unless it is broken."""
+    # Ctrl-C is for the suite, which then asks for what there is.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    trio.run(_main)
+
+
+async def _main() -> None:
+    answers = trio.lowlevel.FdStream(os.dup(sys.stdout.fileno()))
+    source = trio.lowlevel.FdStream(os.dup(sys.stdin.fileno()))
+    incoming = plans(source)
+    async with answers, source:
+        plan = await incoming.next()
+        if plan is None:
+            return
+        last: Done | Failed
+        try:
+            _check(plan)
+            place = await _reach(plan)
+            last = Done(load=await _follow(plan, place, incoming, answers))
+        except Error as error:
+            last = Failed(sentence=error.message)
+        try:
+            await answers.send_all(packed(last))
+        except trio.BrokenResourceError:
+            return  # whoever asked is gone
+
+
+async def _follow(plan: Plan, place: Place, incoming: Incoming[Plan], answers: trio.abc.SendStream) -> Load:
+    loop = Loop()
+    said, to_say = trio.open_memory_channel[Progress](PROGRESS_HELD)
+
+    def say(progress: Progress) -> None:
+        with suppress(trio.WouldBlock):
+            said.send_nowait(progress)
+
+    course = Course(plan, place=place, loop=loop, on_progress=say)
+    if plan.cpu is not None:
+        os.sched_setaffinity(0, {plan.cpu})
+    # Nothing here makes circles; looking for them among thousands of connections takes milliseconds.
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_stop_on_signal, course)
+            nursery.start_soon(_stop_on_end, course, incoming)
+            nursery.start_soon(_tell, to_say, answers)
+            load = await course.run()
+            nursery.cancel_scope.cancel()
+    finally:
+        loop.close()
+    return load
+
+
+async def _stop_on_signal(course: Course) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM) as signals:
+        async for _ in signals:
+            course.stop()
+
+
+async def _stop_on_end(course: Course, incoming: Incoming[Plan]) -> None:
+    while await incoming.next() is not None:
+        pass
+    course.stop()
+
+
+async def _tell(progress: trio.MemoryReceiveChannel[Progress], answers: trio.abc.SendStream) -> None:
+    async for one in progress:
+        try:
+            # A message that was cut off in the middle would spoil the last one.
+            with trio.CancelScope(shield=True):
+                await answers.send_all(packed(Said(progress=one)))
+        except trio.BrokenResourceError:
+            return  # the end of standard input tells the same
+
+
+def _check(plan: Plan) -> None:
+    """Raise Invalid for what can't be asked, Unavailable for what this machine does not allow."""
+    if plan.connections < 1 or not plan.asks:
+        raise Invalid("a load needs at least one connection and one kind of request")
+    for ask in plan.asks:
+        if not ask.requests or ask.weight < 1:
+            raise Invalid(f"load '{ask.name}' needs at least one request, and a weight of at least 1")
+        if any(request.startswith(b"HEAD ") for request in ask.requests):
+            raise Invalid(f"load '{ask.name}': answers to HEAD can't be told apart from those to GET")
+    if sum(ask.weight for ask in plan.asks) > LONGEST_DECK:
+        raise Invalid(f"the weights of a load must not sum up to more than {LONGEST_DECK:,}")
+    if plan.rate_per_s is not None and not plan.rate_per_s > 0:
+        raise Invalid("an open load needs a rate above 0")
+    wanted = plan.connections + OWN_FILES
+    allowed = _raise_file_limit(wanted)
+    if allowed < wanted:
+        raise Unavailable(
+            f"{plan.connections:,} connections need {wanted:,} open files, and this machine allows {allowed:,} a"
+            f" process; as root: ulimit -Hn {wanted}"
+        )
+
+
+def _raise_file_limit(wanted: int) -> int:
+    """Raise the limit of open files as far as this process may; return it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < wanted:
+        with suppress(ValueError, OSError):  # without CAP_SYS_RESOURCE, or beyond fs.nr_open
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, wanted))
+            return wanted
+    goal = wanted if hard == resource.RLIM_INFINITY else hard
+    if soft == resource.RLIM_INFINITY or soft >= goal:
+        return wanted
+    resource.setrlimit(resource.RLIMIT_NOFILE, (goal, hard))
+    return goal
+
+
+async def _reach(plan: Plan) -> Place:
+    """Return where to connect, once a connection there has succeeded. Raises Unavailable."""
+    target = plan.target
+    try:
+        found = await trio.socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
+        family, _, _, _, address = found[0]
+        with trio.fail_after(REACH_TIMEOUT_S), trio.socket.socket(family, socket.SOCK_STREAM) as tried:
+            await tried.connect(address)
+    except (OSError, trio.TooSlowError) as error:
+        reason = error.strerror or str(error) if isinstance(error, OSError) else "no answer"
+        raise Unavailable(f"nothing takes connections at {target.host}:{target.port}: {reason}") from error
+    return Place(family=family, address=address, tls=target.tls)
