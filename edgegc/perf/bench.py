@@ -230,7 +230,7 @@ class Bench:
             yield Served(server=started, seeded=seeded)
 
     @asynccontextmanager
-    async def reference(self, name: str, **options: Any) -> AsyncIterator[Running]:
+    async def reference(self, name: references.Name, **options: Any) -> AsyncIterator[Running]:
         """Run a reference where a server would run: the same control groups, the same processor."""
         async with AsyncExitStack() as stack:
             cage = stack.enter_context(devices.cage(self.device)) if self.device else None
