@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "list": ("edgegc.cli.perf_run:list_", "Scenarios: what each proves, how long it takes, how much memory."),
     "run": ("edgegc.cli.perf_run:run", "Measure this box, or another release on it."),
+    "serve": ("edgegc.cli.perf_serve:serve", "The server that the scenarios use, for other tools to ask."),
 }
 PROCESSES: Final[Mapping[str, str]] = {
     "_generator": "edgegc.cli.perf_processes:generator",

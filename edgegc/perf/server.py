@@ -200,6 +200,11 @@ class Server:
                     # A killed server leaves its nebulas running, for the next one to adopt.
                     leftovers.end_nebulas(self.data_dir)
 
+    async def wait(self) -> None:
+        """Wait until its process ends, if it runs."""
+        if self._process is not None:
+            await self._process.wait()
+
     async def restart(self) -> float:
         """End it as an upgrade does, its lighthouses running on, and start it again at the same address.
 
