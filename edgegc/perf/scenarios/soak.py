@@ -1,0 +1,100 @@
+"""All endpoints in a mix, and the same for long: whether the server's memory grows, and how sure that is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from edgegc.model import message
+from edgegc.perf import requests
+from edgegc.perf.plan import Ask, Plan
+from edgegc.perf.scenarios import furnish, memory
+from edgegc.perf.slope import slope
+
+if TYPE_CHECKING:
+    from edgegc.perf.bench import Bench
+    from edgegc.perf.seed import Seeded
+
+NODES: Final = 1000
+PARTS: Final = 8
+"""Each with connections of its own: what leaks per connection shows as well as what leaks per request."""
+PART_S: Final = 30.0
+CONNECTIONS: Final = 100
+PER_S: Final = 150.0
+"""A small board carries this for hours."""
+READ_EVERY_S: Final = 1.0
+SKIPPED: Final = 0.25
+"""Of the readings: at first caches fill and the allocator finds its size."""
+S_PER_HOUR: Final = 3600
+PAGE_SIZE: Final = 50
+MTUS: Final = (1400, 1350)
+
+
+def mixture(seeded: Seeded) -> tuple[Ask, ...]:
+    """Return what nodes and administrators ask, by weight: 95 % are reads, of which most are version checks."""
+    nodes, admin, cluster_id = seeded.nodes, seeded.admin_token, seeded.cluster_id
+    pages = range(1, -(-len(nodes) // PAGE_SIZE) + 1)
+    return (
+        Ask(name="version", weight=70, requests=tuple(requests.version(node.token) for node in nodes)),
+        Ask(name="bundle", weight=5, requests=tuple(requests.bundle(node.token) for node in nodes)),
+        Ask(name="topology", weight=5, requests=tuple(requests.topology(node.token) for node in nodes)),
+        Ask(name="node_get", weight=10, requests=tuple(requests.node_get(admin, node.id) for node in nodes)),
+        Ask(
+            name="node_list",
+            weight=5,
+            requests=tuple(
+                requests.node_list(admin, cluster_id, page=page, page_size=PAGE_SIZE) for page in pages
+            ),
+        ),
+        Ask(
+            name="node_update",
+            weight=4,
+            requests=tuple(
+                requests.node_update(admin, node.id, message.NodeUpdate(mtu=mtu))
+                for mtu in MTUS
+                for node in nodes
+            ),
+        ),
+        Ask(
+            name="report",
+            weight=1,
+            requests=tuple(requests.report(node.token, applied=1) for node in nodes),
+            expected=(204,),
+        ),
+    )
+
+
+async def soak(bench: Bench) -> None:
+    """Measure the server's memory under a steady mix of requests and ever new connections."""
+    async with bench.server(nodes=bench.count(NODES, NODES // 5)) as served:
+        await furnish.topology(served)
+        asks = mixture(served.seeded)
+        async with bench.measure(
+            "",
+            model="open",
+            of=served.server,
+            parameters={"connections": CONNECTIONS, "rate_per_s": PER_S, "parts": PARTS},
+        ) as meter:
+            async with memory.watched(served.server, every_s=READ_EVERY_S) as readings:
+                for _ in range(PARTS):
+                    plan = Plan(
+                        target=served.server.target,
+                        asks=asks,
+                        connections=CONNECTIONS,
+                        duration_s=bench.seconds(PART_S, 1.0),
+                        rate_per_s=PER_S,
+                        seed=bench.random.getrandbits(32),
+                    )
+                    meter.take(await bench.load(plan))
+                    meter.mark("new connections")
+            kept = readings[int(len(readings) * SKIPPED) :]
+            found = slope(kept)
+            if found is None:
+                return
+            meter.figure(
+                "growth_per_hour",
+                found.per_s * S_PER_HOUR,
+                "bytes",
+                note=f"private memory over {kept[-1][0] - kept[0][0]:.0f} s; the interval holds it in 95 of 100 runs",
+            )
+            meter.figure("growth_per_hour_low", found.low_per_s * S_PER_HOUR, "bytes")
+            meter.figure("growth_per_hour_high", found.high_per_s * S_PER_HOUR, "bytes")
