@@ -57,6 +57,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     timeout_s: float = 30.0
     connect_within_s: float | None = None
     """The connections are opened evenly over this time before the load begins; 0: all at once; None: 1,000 a second."""
+    eager: bool = False
+    """The load begins with the first connection: each asks as soon as it is open, and opening counts as measured time."""
     cpu: int | None = None
     """The core that the generator stays on."""
 
@@ -82,6 +84,8 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
 
     began_at: float
     """Unix time at which the measured time began."""
+    began_ns: int = 0
+    """The same moment as ``time.monotonic_ns()``, for :attr:`Answered.at_ns`."""
     duration_s: float
     """The plan's; shorter where it was stopped, or everything to be sent once was sent."""
     asks: tuple[Answered, ...]

@@ -104,6 +104,7 @@ class Connection:
         "index",
         "kind",
         "opened_in_ns",
+        "opened_ns",
         "queued",
         "reader",
         "resting",
@@ -123,6 +124,7 @@ class Connection:
         """A request is out."""
         self.idle = False
         """It is open, and none is."""
+        self.opened_ns = 0
         self.opened_in_ns = 0
         """How long it took to be open, TLS included."""
         self.reader = Reader()
@@ -223,7 +225,8 @@ class Connection:
     def _ready(self) -> None:
         assert self._socket is not None
         self._loop.change(self._socket.fileno(), _IN, self._readable)
-        self.opened_in_ns = monotonic_ns() - self._begun_ns
+        self.opened_ns = monotonic_ns()
+        self.opened_in_ns = self.opened_ns - self._begun_ns
         self.idle = True
         self._owner.opened(self)
 
@@ -265,7 +268,9 @@ class Connection:
 
     def _complete(self) -> None:
         if not self.asked:
-            raise Malformed("an answer that nobody asked for")
+            # A server that is full says so before it has read anything.
+            self._fail(f"status {self.reader.status}")
+            return
         if self._unsent is not None:
             # What is left of the request would be read as the next one.
             self._unsent = None

@@ -78,6 +78,8 @@ class Course:
     async def run(self) -> Load:
         """Go through it and return what became of it. Cancelling closes all connections."""
         begin_ns = monotonic_ns()
+        if self._plan.eager:
+            self._begin()
         self._loop.call_at(begin_ns, lambda: self._open_more(begin_ns))
         self._loop.call_at(begin_ns + SWEEP_NS, self._sweep)
         try:
@@ -149,13 +151,13 @@ class Course:
             self._loop.call_at(now_ns + wait_ns, lambda: self._open_one(connection))
         else:
             self._tally.errors[kind] += 1
-            self._reopen(connection, now_ns)
+            self._reopen(connection, _not_at_once(connection, now_ns))
         if self._phase == "draining":
             self._drained()
 
     def left(self, connection: Connection) -> None:
         """The server closed an idle connection: no error, but another one is needed."""
-        self._reopen(connection, monotonic_ns())
+        self._reopen(connection, _not_at_once(connection, monotonic_ns()))
 
     # Connections.
 
@@ -177,10 +179,10 @@ class Course:
             self._opening[connection] = monotonic_ns()
             connection.open()
 
-    def _reopen(self, connection: Connection, now_ns: int) -> None:
+    def _reopen(self, connection: Connection, at_ns: int) -> None:
         self._open -= 1
         self._tally.reconnects += 1
-        self._loop.call_at(now_ns, lambda: self._open_one(connection))
+        self._loop.call_at(at_ns, lambda: self._open_one(connection))
 
     def _settle(self, connection: Connection) -> None:
         """The load begins once every connection is open, or has failed to."""
@@ -361,6 +363,7 @@ class Course:
         answers = [connection.answers for connection in self._connections]
         return Load(
             began_at=self._began_at,
+            began_ns=self._begin_ns,
             duration_s=duration_s,
             asks=tuple(kind.answered() for kind in tally.kinds),
             errors=dict(tally.errors),
@@ -376,6 +379,14 @@ class Course:
             most_answers=max(answers),
             partial=self._partial,
         )
+
+
+def _not_at_once(connection: Connection, now_ns: int) -> int:
+    """Return when to open a connection again that ended without having been asked.
+
+    A server that is full turns clients away at once: those that came back at once would be all that it sees.
+    """
+    return max(now_ns, connection.opened_ns + RETRY_FIRST_NS)
 
 
 def _unless(request: bytes, etag: bytes) -> bytes:

@@ -56,9 +56,12 @@ async def _connections(bench: Bench) -> None:
         "EDGEGC_LIMITS_NODE_RATE": HIGHEST_RATE,
         "EDGEGC_LIMITS_NODE_BURST": HIGHEST_RATE,
     }
-    async with bench.server(nodes=NODES, limits=True, environ=environ) as served, bench.measure(
-        "connections", model="open", of=served.server, parameters={"connections": RUSH, "cap": CAP}
-    ) as meter:
+    async with (
+        bench.server(nodes=NODES, limits=True, environ=environ) as served,
+        bench.measure(
+            "connections", model="open", of=served.server, parameters={"connections": RUSH, "cap": CAP}
+        ) as meter,
+    ):
         meter.take(await bench.load(_rush(bench, served)))
         await _recovery(meter, lambda: _asks(served))
 

@@ -183,9 +183,12 @@ async def _hold(bench: Bench, served: Served, connections: int) -> None:
         seed=bench.random.getrandbits(32),
         connect_within_s=connections / TLS_OPENED_PER_S,
     )
-    async with holding(bench, plan) as held, bench.measure(
-        "held-tls", model="none", of=server, parameters={"connections": connections, "tls": True}
-    ) as meter:
+    async with (
+        holding(bench, plan) as held,
+        bench.measure(
+            "held-tls", model="none", of=server, parameters={"connections": connections, "tls": True}
+        ) as meter,
+    ):
         before = process.usage(server.pids())
         began = trio.current_time()
         await trio.sleep(bench.seconds(HELD_S, 2.0))

@@ -97,9 +97,12 @@ async def longpoll_fanout(bench: Bench) -> None:
     """Measure how long after a change the nodes hear of it that wait for one."""
     nodes = bench.count(NODES, QUICK_NODES)
     for case, tls, rounds in (("clear", False, bench.count(10, 3)), ("tls", True, bench.count(5, 2))):
-        async with bench.server(nodes=nodes, tls=tls) as served, bench.measure(
-            case, model="none", of=served.server, parameters={"nodes": nodes, "changes": rounds}
-        ) as meter:
+        async with (
+            bench.server(nodes=nodes, tls=tls) as served,
+            bench.measure(
+                case, model="none", of=served.server, parameters={"nodes": nodes, "changes": rounds}
+            ) as meter,
+        ):
             found = [await _change(bench, served, meter, number) for number in range(rounds)]
             _shares(meter, found, nodes)
 
