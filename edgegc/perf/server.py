@@ -21,7 +21,7 @@ import trio
 
 from edgegc.client import Client
 from edgegc.errors import Unavailable
-from edgegc.perf import filesystem, leftovers, process, respawn
+from edgegc.perf import device, filesystem, leftovers, process, respawn
 from edgegc.perf.plan import Target
 
 if TYPE_CHECKING:
@@ -284,7 +284,7 @@ async def serving(
     the end of its log, where it does not start. What a killed suite left in the same place is removed first.
     """
     workplace = filesystem.workplace(options.directory)
-    warnings = leftovers.sweep(workplace)
+    warnings = [*leftovers.sweep(workplace), *device.sweep()]
     with filesystem.temporary(workplace) as directory:
         if warning := filesystem.warning(options.data_dir or directory):
             warnings.append(warning)
