@@ -1,4 +1,4 @@
-"""Which processor the server gets and which one the generator, and what all of them did. Knows no process.
+"""Which processor the server gets, and which one the generator. Knows neither.
 
 Two threads of one core take time from each other, and a small core is no measure for a large one: where there is a choice,
 both get a core of their own, of the same kind.
@@ -12,15 +12,10 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from edgegc.perf.process import TICKS_PER_S
-
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 SYSTEM: Final = Path("/sys/devices/system/cpu")
-STAT: Final = Path("/proc/stat")
-_USER, _NICE, _SYSTEM, _IRQ, _SOFTIRQ, _STEAL = 0, 1, 2, 5, 6, 7
-"""Columns of the first line of ``/proc/stat``. Guests are counted in the first two already."""
 
 
 class Cpus(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,18 +24,6 @@ class Cpus(msgspec.Struct, frozen=True, kw_only=True):
     server: int
     generator: int
     warning: str | None = None
-
-
-class Time(msgspec.Struct, frozen=True, kw_only=True):
-    """What all processors together have done since the machine began."""
-
-    busy_s: float
-    """For whomever, without what the hypervisor took."""
-    steal_s: float
-    """Wanted, and had by another machine on the same host."""
-
-    def __sub__(self, before: Time) -> Time:
-        return Time(busy_s=self.busy_s - before.busy_s, steal_s=self.steal_s - before.steal_s)
 
 
 def cpus(*, allowed: Iterable[int] | None = None, system: Path = SYSTEM) -> Cpus:
@@ -92,10 +75,3 @@ def parse_list(text: str) -> list[int]:
         first, _, last = part.partition("-")
         found.extend(range(int(first), int(last or first) + 1))
     return found
-
-
-def time(*, stat: Path = STAT) -> Time:
-    """Return what the processors have done until now."""
-    columns = [int(word) for word in stat.read_text(encoding="ascii").splitlines()[0].split()[1:]]
-    busy = sum(columns[each] for each in (_USER, _NICE, _SYSTEM, _IRQ, _SOFTIRQ))
-    return Time(busy_s=busy / TICKS_PER_S, steal_s=columns[_STEAL] / TICKS_PER_S)

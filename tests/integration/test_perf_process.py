@@ -83,6 +83,9 @@ time.sleep(60)
         found = process.tree(pid)
         assert found[0] == pid
         assert len(found) == 3
+        until = time.monotonic() + SAFE_S
+        while not process.arguments(found[-1]):  # for a moment after its start a process has none
+            assert time.monotonic() < until
         assert process.arguments(found[-1]) == ["sleep", "60"]
 
 

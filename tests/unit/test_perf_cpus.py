@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from edgegc.perf.cpus import cpus, parse_list, time
+from edgegc.perf.cpus import cpus, parse_list
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,10 +54,3 @@ def test_two_threads_of_the_only_core_are_used_with_a_warning(tmp_path: Path) ->
 @pytest.mark.parametrize(("text", "numbers"), [("0\n", [0]), ("0-2,5\n", [0, 1, 2, 5]), ("\n", [])])
 def test_lists_are_read_as_the_kernel_writes_them(text: str, numbers: list[int]) -> None:
     assert parse_list(text) == numbers
-
-
-def test_stolen_time_is_nobodys_work(tmp_path: Path) -> None:
-    stat = tmp_path / "stat"
-    stat.write_text("cpu  100 20 30 4000 50 6 7 800 90 0\ncpu0 1 1 1 1 1 1 1 1 1 1\n")
-    seen = time(stat=stat)
-    assert (seen.busy_s, seen.steal_s) == (1.63, 8.0)
