@@ -24,6 +24,7 @@ PROCESSES: Final[Mapping[str, str]] = {
     "_generator": "edgegc.cli.perf_processes:generator",
     "_raw-echo": "edgegc.cli.perf_processes:raw_echo",
     "_plain-quart": "edgegc.cli.perf_processes:plain_quart",
+    "_store": "edgegc.cli.perf_processes:store",
 }
 """Started by the laboratory, as ``edgegc perf NAME``; shown to nobody."""
 

@@ -48,3 +48,12 @@ def plain_quart(body_bytes: int) -> None:
     from edgegc.perf import references
 
     references.plain_quart(body_bytes=body_bytes)
+
+
+@click.command("_store", hidden=True)
+@click.argument("directory")
+def store(directory: str) -> None:
+    """Do to a store, in a directory that is its own, what comes on standard input."""
+    from edgegc.perf import store_child
+
+    store_child.main(directory)

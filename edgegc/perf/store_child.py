@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
-import sys
+import signal
 import time
 from collections import Counter
 from contextlib import AsyncExitStack
@@ -20,12 +20,11 @@ import trio
 
 from edgegc.errors import Error, Unavailable
 from edgegc.perf import page_cache, store, timer
+from edgegc.perf.generator.wire import packed
 from edgegc.perf.histogram import Counts, Histogram
 from edgegc.perf.plan import Answered, Load
 from edgegc.perf.result import Figure
 from edgegc.perf.store_plan import (
-    HEAD,
-    LONGEST_BYTES,
     Arrivals,
     Checkpoints,
     Clients,
@@ -36,9 +35,8 @@ from edgegc.perf.store_plan import (
     PageCache,
     Prepare,
     Series,
-    decode_work,
-    encode,
     weighted,
+    works,
 )
 
 if TYPE_CHECKING:
@@ -58,35 +56,23 @@ _NANO: Final = 1_000_000_000
 
 def main(directory: str) -> None:
     """Do the work that comes on the standard input, answer on the standard output; end with the input."""
+    # Ctrl-C is for the suite.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Whatever else prints must not get between the answers.
-    answers = os.dup(1)
+    said = os.dup(1)
     os.dup2(2, 1)
-    trio.run(_serve, Path(directory), os.dup(0), answers)
+    trio.run(_serve, Path(directory), os.dup(0), said)
 
 
-async def _serve(directory: Path, questions: int, answers: int) -> None:
+async def _serve(directory: Path, questions: int, said: int) -> None:
     async with (
-        trio.lowlevel.FdStream(questions) as incoming,
-        trio.lowlevel.FdStream(answers) as outgoing,
+        trio.lowlevel.FdStream(questions) as source,
+        trio.lowlevel.FdStream(said) as outgoing,
         Child(directory) as child,
     ):
-        while (head := await _exactly(incoming, HEAD.size)) is not None:
-            (size,) = HEAD.unpack(head)
-            document = await _exactly(incoming, size) if size <= LONGEST_BYTES else None
-            if document is None:
-                sys.exit("the suite broke off in the middle of a message")
-            await outgoing.send_all(encode(await child.answer(decode_work(document))))
-
-
-async def _exactly(stream: trio.abc.ReceiveStream, size: int) -> bytes | None:
-    """Return the next bytes, or None where the input ends."""
-    gathered = b""
-    while len(gathered) < size:
-        part = await stream.receive_some(size - len(gathered))
-        if not part:
-            return None
-        gathered += part
-    return gathered
+        incoming = works(source)
+        while (work := await incoming.next()) is not None:
+            await outgoing.send_all(packed(await child.answer(work)))
 
 
 class Tally:

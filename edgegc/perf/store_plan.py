@@ -1,25 +1,22 @@
 """What the store's process is told, and what it answers: the words between the suite and :mod:`edgegc.perf.store`.
 
-Knows neither the store nor a scenario. One message is a MessagePack document behind its length.
+Knows neither the store nor a scenario. Messages go as the generator's do.
 """
 
 from __future__ import annotations
 
-import struct
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
+from edgegc.perf.generator.wire import Incoming
 from edgegc.perf.plan import Load
 from edgegc.perf.result import Figure
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-HEAD: Final = struct.Struct(">I")
-"""The length of the document that follows, in bytes."""
-LONGEST_BYTES: Final = 64 * 1024 * 1024
-"""No message of ours comes near: a longer one means that something else writes to the pipe."""
+    import trio
 
 
 class Prepare(msgspec.Struct, frozen=True, kw_only=True, tag="prepare"):
@@ -115,14 +112,17 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
 
 Answer = Done | Failed
 
-decode_work = msgspec.msgpack.Decoder(Work).decode
-decode_answer = msgspec.msgpack.Decoder(Answer).decode
+
+def works(stream: trio.abc.ReceiveStream) -> Incoming[Work]:
+    """Return what the process hears."""
+    decoder: msgspec.msgpack.Decoder[Work] = msgspec.msgpack.Decoder(Work)
+    return Incoming(stream, decoder)
 
 
-def encode(message: Work | Answer) -> bytes:
-    """Return a message as it goes through a pipe."""
-    document = msgspec.msgpack.encode(message)
-    return HEAD.pack(len(document)) + document
+def answers(stream: trio.abc.ReceiveStream) -> Incoming[Answer]:
+    """Return what the suite hears."""
+    decoder: msgspec.msgpack.Decoder[Answer] = msgspec.msgpack.Decoder(Answer)
+    return Incoming(stream, decoder)
 
 
 def weighted(mix: Mapping[str, int]) -> tuple[list[str], list[int]]:

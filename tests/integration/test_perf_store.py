@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
 import sqlite3
 import time
 from contextlib import asynccontextmanager
@@ -11,7 +13,8 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from edgegc.perf import page_cache, store, timer
+from edgegc.errors import Error
+from edgegc.perf import page_cache, process, store, store_process, timer
 from edgegc.perf.histogram import Histogram
 from edgegc.perf.store_child import Child
 from edgegc.perf.store_plan import (
@@ -199,6 +202,27 @@ async def test_work_before_there_is_a_database_is_refused(tmp_path: Path) -> Non
         answer = await child.answer(Series(operation="versions", duration_s=1, at_most=1))
     assert isinstance(answer, Failed)
     assert not answer.unavailable
+
+
+async def test_the_store_is_measured_in_a_process_that_goes_with_its_files(tmp_path: Path) -> None:
+    async with store_process.running(tmp_path) as running:
+        await running.do(Prepare(nodes=30))
+        found = await running.do(Series(operation="node_by_id", duration_s=10, at_most=3))
+        assert found.load is not None
+        assert found.load.asks[0].requests == 3
+        assert running.pid in running.pids()
+        assert running.pid != os.getpid()
+        assert running.database_bytes() > 0
+    assert not process.is_alive(running.pid)
+    assert os.listdir(tmp_path) == []
+
+
+async def test_a_process_that_ends_is_an_error_with_its_last_words(tmp_path: Path) -> None:
+    async with store_process.running(tmp_path) as running:
+        await running.do(Prepare(nodes=1))
+        os.kill(running.pid, signal.SIGKILL)
+        with pytest.raises(Error, match="broke"):
+            await running.do(Series(operation="versions", duration_s=10, at_most=3))
 
 
 async def test_what_was_just_read_is_in_the_page_cache(tmp_path: Path) -> None:
