@@ -104,7 +104,8 @@ class Course:
         connection.failures = 0
         self._tally.connect.record(connection.opened_in_ns)
         self._settle(connection)
-        if self._sending or self._backlog:
+        # The last one to settle is asked there already.
+        if connection.idle and (self._sending or self._backlog):
             self._next(connection)
 
     def answered(self, connection: Connection) -> None:

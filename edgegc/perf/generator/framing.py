@@ -113,7 +113,9 @@ class Reader:
             return begin < len(arrived) and self._take_head(arrived[begin:])
         fields = head.lower()
         self._head = head
-        self.keeps = fields[5:8] == b"1.1" if b"\r\nconnection:" not in fields else _keeps(fields)
+        self.keeps = fields[5:8] == b"1.1" and (
+            b"\r\nconnection:" not in fields or b"close" not in _values(fields, b"connection")
+        )
         if status in BODYLESS:
             self._left = 0
         elif b"\r\ntransfer-encoding:" in fields:
@@ -177,13 +179,6 @@ def _values(fields: bytes, name: bytes) -> list[bytes]:
     """Return what a field lists, over all the lines it has. ``fields`` is the head in lower case."""
     lines = [line[len(name) + 1 :] for line in fields.split(b"\r\n") if line.startswith(name + b":")]
     return [value.strip(b" \t") for line in lines for value in line.split(b",")]
-
-
-def _keeps(fields: bytes) -> bool:
-    options = _values(fields, b"connection")
-    if b"close" in options:
-        return False
-    return fields[5:8] == b"1.1" or b"keep-alive" in options
 
 
 def _agreed_length(fields: bytes) -> bytes:

@@ -133,16 +133,18 @@ def _check(plan: Plan) -> None:
 
 def _raise_file_limit(wanted: int) -> int:
     """Raise the limit of open files as far as this process may; return it."""
+    unlimited = resource.RLIM_INFINITY
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard != resource.RLIM_INFINITY and hard < wanted:
+    if soft == unlimited or soft >= wanted:
+        return wanted
+    if hard != unlimited and hard < wanted:
         with suppress(ValueError, OSError):  # without CAP_SYS_RESOURCE, or beyond fs.nr_open
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, wanted))
             return wanted
-    goal = wanted if hard == resource.RLIM_INFINITY else hard
-    if soft == resource.RLIM_INFINITY or soft >= goal:
-        return wanted
-    resource.setrlimit(resource.RLIMIT_NOFILE, (goal, hard))
-    return goal
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        return hard
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return wanted
 
 
 async def _reach(plan: Plan) -> Place:
