@@ -53,6 +53,16 @@ def drop(paths: Iterable[Path]) -> Held:
     return Held(total, resident)
 
 
+def loaded(paths: Iterable[Path]) -> list[Path]:
+    """Return those of some files of which anything is in memory. Files that are gone or can't be read are passed over."""
+    found = []
+    for path in paths:
+        with contextlib.suppress(OSError):
+            if held(path).resident_bytes:
+                found.append(path)
+    return found
+
+
 def held(path: Path) -> Held:
     """Return how much of a file is in memory. Raises OSError, and Unavailable where the kernel does not tell."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

@@ -146,6 +146,14 @@ def environment(pid: int) -> dict[str, str]:
     return {name: value for name, _, value in (part.partition("=") for part in parts if part)}
 
 
+def mapped_files(pid: int) -> list[Path]:
+    """Return the files that a process has mapped: what it runs and its libraries. Raises Gone."""
+    # Address, permissions, offset, device, inode, and a path where it is a file.
+    rows = [line.split(maxsplit=5) for line in _read(pid, "maps").splitlines()]
+    paths = dict.fromkeys(row[5] for row in rows if len(row) == 6 and row[5].startswith("/"))
+    return [Path(path) for path in paths if not path.endswith(" (deleted)")]
+
+
 def _usage(pid: int) -> Usage:
     seen = stat(pid)
     if not seen.alive:
