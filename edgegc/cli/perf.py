@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
+    "doctor": ("edgegc.cli.perf_doctor:doctor", "Whether this machine is fit to measure on."),
     "list": ("edgegc.cli.perf_run:list_", "Scenarios: what each proves, how long it takes, how much memory."),
     "run": ("edgegc.cli.perf_run:run", "Measure this box, or another release on it."),
     "serve": ("edgegc.cli.perf_serve:serve", "The server that the scenarios use, for other tools to ask."),

@@ -139,6 +139,15 @@ def run(common: Common, /, out: Path | None, strict: bool, **given: Any) -> int:
     from edgegc.perf import run as running
 
     options = _options(given)
+    if strict:
+        from edgegc.cli import perf_doctor
+
+        checks = perf_doctor.examined(
+            common, options.directory, emulated=options.device, nebula=options.nebula
+        )
+        if perf_doctor.unfit(checks):
+            perf_doctor.show(common, checks)
+            return perf_doctor.UNFIT
 
     def write(report: Report) -> None:
         if out is not None:

@@ -122,11 +122,6 @@ async def examine(
     return found
 
 
-def fit(checks: list[Check]) -> bool:
-    """Return whether nothing fails."""
-    return all(check.state != "fail" for check in checks)
-
-
 # Each check judges what was read elsewhere.
 
 
