@@ -28,7 +28,7 @@ GROUPS = {
     "service": "show",
     "settings": "show",
     "completion": "",
-    "perf": "list run serve",
+    "perf": "doctor list run serve",
 }
 COMMANDS = {*ALONE.split(), *GROUPS} | {
     f"{group} {one}" for group, commands in GROUPS.items() for one in commands.split()
