@@ -183,7 +183,7 @@ async def run(options: Options, *, observer: Observer, write: Callable[[Report],
             versions=versions,
             references=beside_them,
             cases=cases,
-            verdicts=thresholds.judge(options.thresholds, cases, beside_them),
+            verdicts=thresholds.judge(options.thresholds, cases, beside_them, emulated=emulated is not None),
             warnings=tuple(warnings),
         )
 

@@ -6,6 +6,7 @@ Knows no scenario: a threshold names a case and a metric. ``data/thresholds.toml
 from __future__ import annotations
 
 import tomllib
+from fnmatch import fnmatchcase
 from importlib.resources import files
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
@@ -17,7 +18,7 @@ from edgegc.perf import metrics
 from edgegc.perf.result import Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from edgegc.perf.result import Case
@@ -37,12 +38,17 @@ class Threshold(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     name: Annotated[str, Meta(min_length=1)] = ""
     """What people call it; without one it is made of case, metric and value."""
     case: Annotated[str, Meta(min_length=1)]
+    """A case, or a pattern of scenarios: then the worst of their cases."""
+    but: tuple[str, ...] = ()
+    """Scenarios that the pattern does not mean."""
     metric: Annotated[str, Meta(min_length=1)]
     op: Op
     value: float
     kind: Literal["floor", "goal"]
     of: str = ""
     of_metric: str = ""
+    on: Literal["any", "machine", "device"] = "any"
+    """Whether it is for emulated devices, for the machine as it is, or for both."""
 
 
 class Document(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -70,37 +76,45 @@ def latency_limits(thresholds: Iterable[Threshold]) -> Mapping[str, float]:
 
 
 def judge(
-    thresholds: Iterable[Threshold], cases: Iterable[Case], references: Iterable[Case] = ()
+    thresholds: Iterable[Threshold],
+    cases: Sequence[Case],
+    references: Iterable[Case] = (),
+    *,
+    emulated: bool = False,
 ) -> tuple[Verdict, ...]:
-    """Return a verdict for each threshold whose case was to be measured; those of other cases are left out."""
+    """Return a verdict for each threshold whose case was to be measured; those of other cases are left out.
+
+    ``emulated``: it was measured on an emulated device.
+    """
     known = {case.name: case for case in (*references, *cases)}
-    return tuple(_verdict(each, known) for each in thresholds if each.case in known)
+    apart = "machine" if emulated else "device"
+    meant = ((each, case) for each in thresholds if each.on != apart for case in _meant(each, cases, known))
+    return tuple(_verdict(threshold, case, known) for threshold, case in meant)
 
 
-def _verdict(threshold: Threshold, known: Mapping[str, Case]) -> Verdict:
-    case = known[threshold.case]
+def _meant(threshold: Threshold, cases: Sequence[Case], known: Mapping[str, Case]) -> Sequence[Case]:
+    """Return the one case that a threshold is about, if it was measured; of a pattern the worst."""
+    if threshold.case in known:
+        return (known[threshold.case],)
+    found = [
+        (value, case)
+        for case in cases
+        if fnmatchcase(case.scenario, threshold.case) and case.scenario not in threshold.but
+        if (value := metrics.value(case, threshold.metric)) is not None
+    ]
+    if not found:
+        return ()
+    worst = max if threshold.op in ("<", "<=") else min
+    return (worst(found, key=lambda each: each[0])[1],)
+
+
+def _verdict(threshold: Threshold, case: Case, known: Mapping[str, Case]) -> Verdict:
     unit = metrics.unit_of(case, threshold.metric)
     found = metrics.value(case, threshold.metric)
     if threshold.of:
-        beside = known.get(threshold.of)
-        against = metrics.value(beside, threshold.of_metric or threshold.metric) if beside else None
-        name = threshold.name or (
-            f"{threshold.case} {threshold.metric} {threshold.op} {threshold.value:g} × {threshold.of}"
-        )
-        if found is None or against is None:
-            missing = threshold.case if found is None else threshold.of
-            return Verdict(
-                name=name, kind=threshold.kind, held=None, found=f"nothing valid measured of {missing}"
-            )
-        ratio = found / against if against else float("inf")
-        return Verdict(
-            name=name,
-            kind=threshold.kind,
-            held=_holds(ratio, threshold.op, threshold.value),
-            found=f"{ratio:.2f} × ({quantity(found, unit)} : {quantity(against, unit)})",
-        )
+        return _ratio(threshold, case, known.get(threshold.of), found, unit)
     name = threshold.name or (
-        f"{threshold.case} {threshold.metric.removeprefix('figure:')} {threshold.op} {quantity(threshold.value, unit)}"
+        f"{threshold.case} {_plain(threshold.metric)} {threshold.op} {quantity(threshold.value, unit)}"
     )
     if found is None:
         return Verdict(name=name, kind=threshold.kind, held=None, found=_why_nothing(case))
@@ -108,8 +122,30 @@ def _verdict(threshold: Threshold, known: Mapping[str, Case]) -> Verdict:
         name=name,
         kind=threshold.kind,
         held=_holds(found, threshold.op, threshold.value),
-        found=quantity(found, unit),
+        found=quantity(found, unit) + (f" in {case.name}" if case.name != threshold.case else ""),
     )
+
+
+def _ratio(threshold: Threshold, case: Case, beside: Case | None, found: float | None, unit: str) -> Verdict:
+    against = metrics.value(beside, threshold.of_metric or threshold.metric) if beside else None
+    name = threshold.name or (
+        f"{threshold.case} {_plain(threshold.metric)} {threshold.op} {threshold.value:g} × {threshold.of}"
+    )
+    if found is None or not against:
+        missing = threshold.of if found is not None else threshold.case
+        return Verdict(
+            name=name, kind=threshold.kind, held=None, found=f"nothing valid measured of {missing}"
+        )
+    return Verdict(
+        name=name,
+        kind=threshold.kind,
+        held=_holds(found / against, threshold.op, threshold.value),
+        found=f"{found / against:.2f} × ({quantity(found, unit)} : {quantity(against, unit)})",
+    )
+
+
+def _plain(metric: str) -> str:
+    return metric.removeprefix("figure:").replace("_", " ")
 
 
 def _why_nothing(case: Case) -> str:
