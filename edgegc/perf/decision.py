@@ -1,0 +1,355 @@
+"""When a release is called slower than another: the rule of decision, as arithmetic on numbers. Knows no report.
+
+A machine is noisy, and a suite compares hundreds of quantities: whoever cries at each one that is 10 % worse by chance is
+soon not heard. A quantity (say, the CPU time per request of one case) is called a regression where all of this holds:
+
+1. It is worse by at least ``factor``, all repetitions of a side taken together (percentiles of merged histograms, never
+   averages of percentiles).
+2. The 95 % bootstrap interval of that ratio excludes 1. What is drawn, with replacement, are **whole repetitions**: the
+   seconds of one repetition are correlated (one start, one heap, one database, one neighbour on the machine), and drawing
+   those would make a thousand independent witnesses out of one.
+3. The shift exceeds so many standard errors that among **all** the quantities judged a false alarm has a probability of at
+   most :data:`FAMILY` (Bonferroni, one-sided, Student's t on logarithms of the repetitions' values with Welch's degrees of
+   freedom).
+4. If references were measured in the same runs, 1 to 3 are asked of the quantity *beside the references of the same
+   repetition*, and absolutely it must be worse by half the factor (its root) at least. A machine that was slower while the
+   new release was measured slows the references too, one that was faster hides nothing; and a reference that had a good moment
+   accuses nobody.
+
+The standard error is never smaller than is credible. Five values may lie close together by luck: a side's spread is at
+least the usual one of that kind of quantity, the median over all sides and cases compared. Two runs of the same release differ
+by more than their repetitions explain: :data:`DRIFT` is added, so that no number of repetitions proves a difference of a per cent
+or two. One repetition alone has no spread: then :data:`ALONE` stands for it, and only what is gross can be
+called. The bootstrap interval is widened by a normal jitter to the same variance.
+
+What is short of it is never called fine for that: **ok** is where the interval excludes a slowdown by ``factor``, and
+everything between is **unsure**, with the number of repetitions that about would decide it.
+
+``tests/unit/test_perf_decision.py`` simulates this: suites of 60 cases compared with themselves, heavy tails and a machine
+that drifts included, and a handler that is 15 % slower.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import statistics
+from collections.abc import Callable
+from functools import cache
+from typing import TYPE_CHECKING, Final, Literal
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+Kind = Literal["throughput", "cpu", "p50", "p99", "mean", "memory", "figure"]
+"""What spreads alike. Spreads are standard deviations of the logarithm: 0.05 is about 5 %."""
+Decision = Literal["regression", "unsure", "ok", "better"]
+
+FAMILY: Final = 0.01
+"""Probability of any false alarm in one comparison, however many quantities it has: five of the full suite, 5 % at most,
+and in practice far less, for condition 1 has to be passed as well."""
+INTERVAL: Final = 0.95
+RESAMPLES: Final = 2_000
+"""The ends of a 95 % interval then vary by about a twentieth of its width."""
+DRIFT: Final[Mapping[Kind, float]] = {
+    "throughput": 0.015,
+    "cpu": 0.01,
+    "p50": 0.02,
+    "p99": 0.06,
+    "mean": 0.03,
+    "memory": 0.01,
+    "figure": 0.03,
+}
+"""By how much two runs of one release differ beyond the spread of their repetitions."""
+UNANCHORED: Final = 0.04
+"""By how much a machine's speed differs from run to run, where no reference tells: added to the drift of what is time."""
+ALONE: Final[Mapping[Kind, float]] = {
+    "throughput": 0.06,
+    "cpu": 0.04,
+    "p50": 0.10,
+    "p99": 0.30,
+    "mean": 0.15,
+    "memory": 0.05,
+    "figure": 0.25,
+}
+"""The spread that is assumed where nothing was repeated: what a shared virtual machine shows on a bad day."""
+USUAL_FREEDOM: Final = 30
+"""Degrees of freedom of a spread that is the median of many."""
+ENOUGH_FREEDOM: Final = 8
+"""From so many in all on (two sides of five), the usual spread is taken from the runs themselves instead of :data:`ALONE`."""
+MOST_RUNS: Final = 100
+"""More repetitions than this are no advice."""
+
+
+class Series(msgspec.Struct, frozen=True, kw_only=True):
+    """One quantity on one side: a value for each repetition, and what it is for several of them together."""
+
+    values: tuple[float, ...]
+    """All greater than 0."""
+    together: Callable[[tuple[int, ...]], float]
+    """Takes the numbers of repetitions, any of them repeatedly, in rising order."""
+
+    @property
+    def all_together(self) -> float:
+        """The quantity over all repetitions."""
+        return self.together(tuple(range(len(self.values))))
+
+    @property
+    def freedom(self) -> int:
+        """Degrees of freedom of its spread."""
+        return len(self.values) - 1
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation of the logarithms; 0 for one value."""
+        return statistics.stdev(map(math.log, self.values)) if self.freedom else 0.0
+
+
+class Pair(msgspec.Struct, frozen=True, kw_only=True):
+    """One quantity on both sides."""
+
+    kind: Kind
+    higher_is_better: bool
+    timed: bool = True
+    """A slower machine makes it worse: it is time, or a rate."""
+    base: Series
+    new: Series
+    base_beside: Series | None = None
+    """The same divided by the references of the same repetition, so that a slower machine cancels out; both or none."""
+    new_beside: Series | None = None
+    only_beside: bool = False
+    """The sides were measured on different machines: nothing absolute can be compared."""
+
+
+class Evidence(msgspec.Struct, frozen=True, kw_only=True):
+    """How much worse, and how sure. All ratios are so turned that more than 1 is worse."""
+
+    ratio: float
+    low: float
+    high: float
+    shift: float
+    """Difference of the means of the logarithms."""
+    error: float
+    """Its standard error, at least what is credible."""
+    critical: float
+    """So many standard errors are needed."""
+    spread: float
+    """Of one repetition, both sides together; without the drift."""
+
+    @property
+    def strength(self) -> float:
+        """How many standard errors the shift is, more than 0 for worse."""
+        return self.shift / self.error
+
+    def is_worse(self, factor: float) -> bool:
+        """Whether conditions 1 to 3 hold."""
+        return self.ratio >= factor and self.low > 1 and self.strength >= self.critical
+
+    def is_better(self, factor: float) -> bool:
+        """Whether the same holds the other way round."""
+        return self.ratio <= 1 / factor and self.high < 1 and -self.strength >= self.critical
+
+
+class Judgement(msgspec.Struct, frozen=True, kw_only=True):
+    """What is said of one quantity."""
+
+    decision: Decision
+    absolute: Evidence
+    beside: Evidence | None
+    suspicious: bool = False
+    """Unsure, and worse by more than the factor: unsure whether it is so, not only whether it can be excluded."""
+    why: str = ""
+    """Where the numbers alone don't tell it."""
+    needs: int | None = None
+    """Unsure: so many more repetitions on each side would about decide it; None where more of them would not help."""
+
+
+def usual_spreads(pairs: Iterable[Pair]) -> dict[Kind, float]:
+    """Return the spread of a repetition that is usual for each kind of quantity in these runs."""
+    seen: dict[Kind, list[Series]] = {}
+    for pair in pairs:
+        sides = (pair.base_beside, pair.new_beside) if pair.only_beside else (pair.base, pair.new)
+        seen.setdefault(pair.kind, []).extend(side for side in sides if side is not None and side.freedom)
+    return {
+        kind: (
+            statistics.median(side.spread for side in seen.get(kind, ()))
+            if sum(side.freedom for side in seen.get(kind, ())) >= ENOUGH_FREEDOM
+            else alone
+        )
+        for kind, alone in ALONE.items()
+    }
+
+
+def judge(
+    pair: Pair,
+    *,
+    factor: float,
+    among: int,
+    usual: Mapping[Kind, float],
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> Judgement:
+    """Say whether a quantity got worse. ``among``: how many are judged in all; ``usual``: see :func:`usual_spreads`."""
+
+    drift = DRIFT[pair.kind]
+    if pair.timed and pair.base_beside is None:
+        drift = math.hypot(drift, UNANCHORED)
+
+    def evidence(base: Series, new: Series) -> Evidence:
+        return _evidence(
+            base,
+            new,
+            sign=-1.0 if pair.higher_is_better else 1.0,
+            drift=drift,
+            among=among,
+            usual=usual[pair.kind],
+            seed=seed,
+            resamples=resamples,
+        )
+
+    absolute = evidence(pair.base, pair.new)
+    beside = (
+        evidence(pair.base_beside, pair.new_beside)
+        if pair.base_beside is not None and pair.new_beside is not None
+        else None
+    )
+    judged = absolute if beside is None else beside
+    runs = min(len(pair.base.values), len(pair.new.values))
+    # How far the absolute ratio has to go in the same direction.
+    along = (
+        math.log(absolute.ratio) * 2 / math.log(factor)
+        if not (judged is absolute or pair.only_beside)
+        else None
+    )
+
+    def said(
+        decision: Decision, why: str = "", needs: int | None = None, *, suspicious: bool = False
+    ) -> Judgement:
+        return Judgement(
+            decision=decision, absolute=absolute, beside=beside, suspicious=suspicious, why=why, needs=needs
+        )
+
+    if judged.is_worse(factor):
+        if along is not None and along < 1:
+            return said("unsure", "only beside the references, which got faster", suspicious=True)
+        return said("regression")
+    if judged.is_better(factor):
+        # A machine that was slower while the references ran is no merit of the release.
+        return said("better" if along is None or along <= -1 else "ok")
+    if judged.ratio >= factor:
+        return said("unsure", "", _to_prove(judged, drift, among, runs), suspicious=True)
+    if judged.high < factor:
+        return said("ok")
+    return said("unsure", "", _to_exclude(judged, drift, factor, runs))
+
+
+def critical_value(probability: float, freedom: float) -> float:
+    """Return what Student's t exceeds with this probability.
+
+    Wallace's transformation of the normal quantile (1959): within 1.5 % of the exact one from 4 degrees of freedom on.
+    """
+    normal = -statistics.NormalDist().inv_cdf(probability)
+    if math.isinf(freedom):
+        return normal
+    scaled = normal * (8 * freedom + 3) / (8 * freedom + 1)
+    return math.sqrt(freedom * math.expm1(min(scaled * scaled / freedom, 500.0)))
+
+
+def _evidence(
+    base: Series,
+    new: Series,
+    *,
+    sign: float,
+    drift: float,
+    among: int,
+    usual: float,
+    seed: int,
+    resamples: int,
+) -> Evidence:
+    error_squared = drift * drift
+    jitter_squared = drift * drift
+    slack = 0.0
+    believed = []
+    for side in (base, new):
+        count, own = len(side.values), side.spread
+        spread = max(own, usual)
+        freedom = side.freedom if own > usual else max(USUAL_FREEDOM, side.freedom)
+        believed.append(spread)
+        part = spread * spread / count
+        error_squared += part
+        slack += part * part / freedom
+        # Drawing repetitions shows (n - 1)/n of their own variance; the rest of what is believed is added.
+        jitter_squared += max(0.0, part - own * own * (count - 1) / (count * count))
+    low, high = _interval(base, new, sign, math.sqrt(jitter_squared), seed, resamples)
+    return Evidence(
+        ratio=math.exp(sign * (math.log(new.all_together) - math.log(base.all_together))),
+        low=low,
+        high=high,
+        shift=sign * (_mean_log(new) - _mean_log(base)),
+        error=math.sqrt(error_squared),
+        critical=critical_value(
+            FAMILY / max(1, among), error_squared * error_squared / slack if slack else math.inf
+        ),
+        spread=math.sqrt(statistics.fmean(each * each for each in believed)),
+    )
+
+
+def _interval(
+    base: Series, new: Series, sign: float, jitter: float, seed: int, resamples: int
+) -> tuple[float, float]:
+    draws_base = _draws(len(base.values), resamples, seed)
+    draws_new = _draws(len(new.values), resamples, seed + 1)
+    noise = _noise(resamples, seed)
+    # There are few different draws of few repetitions: 126 of five.
+    logs_base = {draw: math.log(base.together(draw)) for draw in set(draws_base)}
+    logs_new = {draw: math.log(new.together(draw)) for draw in set(draws_new)}
+    found = sorted(
+        sign * (logs_new[there] - logs_base[here]) + jitter * moved
+        for here, there, moved in zip(draws_base, draws_new, noise, strict=True)
+    )
+    tail = (1 - INTERVAL) / 2
+    return math.exp(found[int(tail * resamples)]), math.exp(found[math.ceil((1 - tail) * resamples) - 1])
+
+
+@cache
+def _draws(count: int, resamples: int, seed: int) -> tuple[tuple[int, ...], ...]:
+    drawn = random.Random(f"draws {seed} {count}")
+    numbers = range(count)
+    return tuple(tuple(sorted(drawn.choices(numbers, k=count))) for _ in range(resamples))
+
+
+@cache
+def _noise(resamples: int, seed: int) -> tuple[float, ...]:
+    drawn = random.Random(f"noise {seed}")
+    return tuple(drawn.gauss(0.0, 1.0) for _ in range(resamples))
+
+
+def _mean_log(series: Series) -> float:
+    return statistics.fmean(map(math.log, series.values))
+
+
+def _to_prove(evidence: Evidence, drift: float, among: int, runs: int) -> int | None:
+    """Return how many more repetitions would make this shift, if it is real, significant; None: too many."""
+    shift = min(evidence.shift, math.log(evidence.ratio))
+    return _more(
+        runs,
+        lambda count, error: shift >= error * critical_value(FAMILY / max(1, among), max(2 * (count - 1), 1)),
+        evidence.spread,
+        drift,
+    )
+
+
+def _to_exclude(evidence: Evidence, drift: float, factor: float, runs: int) -> int | None:
+    """Return how many more repetitions would make the interval end below ``factor``, if this ratio is the true one."""
+    room = math.log(factor / evidence.ratio)
+    normal = critical_value((1 - INTERVAL) / 2, math.inf)
+    return _more(runs, lambda _, error: room >= error * normal, evidence.spread, drift)
+
+
+def _more(runs: int, enough: Callable[[int, float], bool], spread: float, drift: float) -> int | None:
+    for count in range(runs + 1, runs + MOST_RUNS + 1):
+        if enough(count, math.sqrt(2 * spread * spread / count + drift * drift)):
+            return count - runs
+    return None
