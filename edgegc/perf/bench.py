@@ -287,7 +287,8 @@ class Bench:
         if case not in self.cases:
             raise ValueError(f"{self.scenario} announces no case {case!r}")
         watched = _watched(of)
-        cage = watched.cage if isinstance(watched, server.Server) else self._cages.get(getattr(of, "pid", 0))
+        # A server and a store's process know theirs.
+        cage: Cage | None = getattr(watched, "cage", None) or self._cages.get(getattr(of, "pid", 0))
         throttled_s = cage.throttled_s() if cage else 0.0
         samples: list[Sample] = []
         before = surroundings.look()
