@@ -290,6 +290,7 @@ class Bench:
         # A server and a store's process know theirs.
         cage: Cage | None = getattr(watched, "cage", None) or self._cages.get(getattr(of, "pid", 0))
         throttled_s = cage.throttled_s() if cage else 0.0
+        killed = cage.oom_kills() if cage else 0
         samples: list[Sample] = []
         before = surroundings.look()
         meter = Meter(model=model)
@@ -310,12 +311,19 @@ class Bench:
                     try:
                         samples.append(watch.sample())
                     except process.Gone:
-                        meter.invalid("what was measured had ended before the measurement did")
+                        ended = (
+                            watched.ending()
+                            if isinstance(watched, server.Server)
+                            else "what was measured had ended"
+                        )
+                        meter.invalid(f"{ended} before the measurement did")
         finally:
             self._measuring = None
         if failure is not None:
             raise failure
         after = surroundings.look()
+        if cage is not None:
+            _tell_memory(meter, cage, kills=cage.oom_kills() - killed)
         self._write_down(
             case,
             meter,
@@ -409,6 +417,15 @@ def _watched(of: Served | Watched | Running | Sequence[int] | None) -> Watched |
             return _Processes(of)
         case _:
             return of
+
+
+def _tell_memory(meter: Meter, cage: Cage, *, kills: int) -> None:
+    peak = cage.peak_bytes()
+    if peak is not None:
+        meter.figure("cage peak", peak, "bytes", note="since the server was started, page cache included")
+    if kills:
+        meter.figure("killed for memory", kills, "count")
+        meter.invalid(f"the memory limit of {cage.device} killed {kills} of its processes")
 
 
 def cpu_between(samples: Sequence[Sample], begin_s: float, end_s: float) -> float | None:

@@ -221,15 +221,19 @@ class Server:
                 self._process.kill()
             await self._process.wait()
 
-    def epitaph(self, when: str = "") -> str:
-        """Return the sentence about a server that has ended: how, perhaps why, and the end of its log."""
+    def ending(self, when: str = "") -> str:
+        """Return how a server has ended, and why where that is known; ``when`` is added. Nothing of its log is in it."""
         status = self._process.poll() if self._process is not None else None
         how = f"with status {status}"
         if status is not None and status < 0:
             how = f"by {signal.Signals(-status).name}"
         if self.cage is not None and self.cage.oom_kills():
             how = f"because it passed the memory limit of {self.cage.device}"
-        return f"the server ended {how}{' ' if when else ''}{when}; its log ends:\n{self.log_tail()}"
+        return f"the server ended {how}{' ' if when else ''}{when}"
+
+    def epitaph(self, when: str = "") -> str:
+        """Return the same with the end of its log, for whoever sits in front of it: a log is nothing for a report."""
+        return f"{self.ending(when)}; its log ends:\n{self.log_tail()}"
 
     def _forget_connections(self) -> None:
         # They would be found closed by the first who asks after a restart.
