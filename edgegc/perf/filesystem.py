@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
@@ -83,6 +84,14 @@ def warning(directory: Path) -> str | None:
             "name a directory on the device's disk with --dir"
         )
     return None
+
+
+def closed_at(directory: Path) -> Path | None:
+    """Return the first directory on the way into ``directory`` that strangers may not pass through, ``/root`` say; or None."""
+    way = directory.resolve()
+    return next(
+        (each for each in reversed((way, *way.parents)) if not each.stat().st_mode & stat.S_IXOTH), None
+    )
 
 
 @contextmanager

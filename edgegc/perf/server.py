@@ -251,6 +251,9 @@ class Server:
             "EDGEGC_TLS_MODE": "self-signed" if self.options.tls else "off",
             "EDGEGC_LOG_FORMAT": "json",
         }
+        if os.geteuid() == 0 and filesystem.closed_at(self.data_dir.parent):
+            # The account that lighthouses would have can't get to their files.
+            settings["EDGEGC_LIGHTHOUSE_USER"] = "root"
         if self.options.nebula is not None:
             settings["EDGEGC_NEBULA_PATH"] = str(self.options.nebula.absolute())
         surroundings = respawn.environ if self.options.command is None else respawn.foreign_environ

@@ -11,9 +11,9 @@ import trio
 
 from edgegc.errors import Unavailable
 from edgegc.model import message
-from edgegc.perf import process
+from edgegc.perf import filesystem, process
 from edgegc.perf.seed import seed
-from edgegc.perf.server import ServerOptions, serving
+from edgegc.perf.server import ServerOptions, free_port, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,3 +72,32 @@ async def test_a_server_with_tls_answers_over_tls(short: Path) -> None:
         async with serving(ServerOptions(directory=short, tls=True)) as server:
             assert server.target.tls
             assert (await server.admin.health()).status == "ok"
+
+
+async def test_a_lighthouse_runs_also_below_a_directory_that_strangers_may_not_pass(
+    short: Path, nebula: Path
+) -> None:
+    assert filesystem.closed_at(short) is not None
+    with trio.fail_after(SAFE_S):
+        async with serving(ServerOptions(directory=short, nebula=nebula)) as server:
+            tenant = await server.admin.create_tenant(message.TenantCreate(name="t"))
+            await server.admin.create_cluster(
+                message.ClusterCreate(
+                    tenant_id=tenant.id,
+                    name="c",
+                    network_cidr="10.77.0.0/24",
+                    provide_lighthouse=True,
+                    lighthouse_port=free_port(),
+                    lighthouse_public_addresses=("192.0.2.1:4242",),
+                )
+            )
+            while not (
+                running := [each.pid for each in (await server.admin.lighthouses()).lighthouses if each.pid]
+            ):
+                await trio.sleep(0.05)
+            assert running[0] in server.pids()
+            # It leaves its nebula behind, which must end all the same.
+            await server.crash()
+            assert process.is_alive(running[0])
+    assert not process.is_alive(running[0])
+    assert left_in(short) == []

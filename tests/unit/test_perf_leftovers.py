@@ -118,6 +118,15 @@ def test_a_directory_that_cant_be_used_is_refused_with_the_flag_that_names_anoth
         filesystem.workplace(long)
 
 
+def test_the_first_door_that_is_closed_to_strangers_is_named() -> None:
+    with filesystem.temporary(Path("/var/tmp")) as directory:
+        assert filesystem.closed_at(directory) is None
+        inner = directory / "a" / "b"
+        inner.mkdir(parents=True, mode=0o755)
+        inner.parent.chmod(0o700)
+        assert filesystem.closed_at(inner) == inner.parent.resolve()
+
+
 def test_without_a_wish_the_working_directory_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir("/var/tmp")
     assert filesystem.workplace(None) == Path("/var/tmp").resolve()
