@@ -45,11 +45,6 @@ def name(detail: str) -> str:
     return f"{NAME}-{mark()}-{detail}"
 
 
-def is_ours(path: Path) -> bool:
-    """Return whether the name of a directory or group is one that a suite gave."""
-    return _NAMED.fullmatch(path.name) is not None
-
-
 def is_abandoned(path: Path) -> bool:
     """Return whether the suite that named a directory or group runs no more."""
     found = _NAMED.fullmatch(path.name)
