@@ -14,6 +14,7 @@ from edgegc.cli.options import Command, Common, local_options
 if TYPE_CHECKING:
     from edgegc.perf.result import Report
     from edgegc.perf.run import Options
+    from edgegc.perf.scenario import Scenario
 
 DEFAULT_SEED: Final = 1
 """The same for everyone: two runs differ in what is measured, not in what is asked."""
@@ -41,6 +42,7 @@ def list_(common: Common) -> None:
                     "ram_bytes": each.ram_bytes,
                     "needs": sorted(each.needs),
                     "in_process": each.in_process,
+                    "suites": _suites(each),
                 }
                 for each in found
             ]
@@ -86,6 +88,13 @@ def list_(common: Common) -> None:
     multiple=True,
     metavar="GLOB",
     help="Scenarios by name, as in 'api.*'; may be repeated. [default: the suite's]",
+)
+@click.option(
+    "--mix",
+    multiple=True,
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    metavar="FILE.toml",
+    help="A mix of requests of your own; may be repeated. The built-in ones are '--only mix.*'.",
 )
 @click.option(
     "--repeat", type=click.IntRange(1, 100), default=1, help="How often each is measured. [default: 1]"
@@ -158,14 +167,23 @@ def run(common: Common, /, out: Path | None, strict: bool, **given: Any) -> int:
     return _show(common, report)
 
 
+def _suites(scenario: Scenario) -> list[str]:
+    """Return the suites that a scenario is in."""
+    if scenario.asked_for:
+        return []
+    return ["quick", "full"] if scenario.quick_s else ["full"]
+
+
 def _options(given: dict[str, Any]) -> Options:
     """Return what the flags ask for. Raises UsageError for what can't be meant."""
     from edgegc.perf import filesystem, host, scenario, thresholds
     from edgegc.perf.device import Device
     from edgegc.perf.run import Options
+    from edgegc.perf.scenarios import mix
 
     try:
-        scenarios = scenario.chosen(suite=given["suite"], only=given["only"])
+        mixes = tuple(mix.load(path) for path in given["mix"])
+        scenarios = scenario.chosen(suite=given["suite"], only=given["only"], also=mixes)
         device = Device.parse(given["device"]) if given["device"] else None
         floors = thresholds.load(given["thresholds"])
     except (errors.NotFound, errors.Invalid) as error:
@@ -195,7 +213,7 @@ def release_command(file: Path) -> tuple[str, ...]:
 def _said(given: dict[str, Any]) -> list[str]:
     """Return the flags as a report may show them: of a file only its name."""
     words = ["perf", "run"]
-    for flag in ("suite", "only", "repeat", "seed", "device", "server", "nebula", "thresholds"):
+    for flag in ("suite", "only", "mix", "repeat", "seed", "device", "server", "nebula", "thresholds"):
         value = given[flag]
         for one in value if isinstance(value, tuple) else (value,):
             if one is not None:

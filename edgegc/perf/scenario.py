@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Need = Literal["root", "nebula", "namespaces"]
 """What a machine may lack; then the scenario's cases are ``unavailable``, and the report says why."""
 
-GROUPS: Final = ("api", "db", "lighthouse", "agent", "load", "start")
+GROUPS: Final = ("api", "db", "lighthouse", "agent", "load", "start", "mix")
 """A module of :mod:`edgegc.perf.scenarios` each, with a tuple ``SCENARIOS``."""
 
 
@@ -41,6 +41,8 @@ class Scenario:
     """About what server and generator hold together at most."""
     needs: frozenset[Need] = field(default_factory=frozenset)
     in_process: bool = False
+    asked_for: bool = False
+    """It is in no suite: only who names it gets it."""
 
 
 def every() -> tuple[Scenario, ...]:
@@ -51,8 +53,10 @@ def every() -> tuple[Scenario, ...]:
     )
 
 
-def chosen(*, suite: Literal["quick", "full"], only: tuple[str, ...] = ()) -> tuple[Scenario, ...]:
-    """Return the scenarios of a suite whose names match one of the patterns ``only``, or all of it without.
+def chosen(
+    *, suite: Literal["quick", "full"], only: tuple[str, ...] = (), also: tuple[Scenario, ...] = ()
+) -> tuple[Scenario, ...]:
+    """Return the scenarios whose names match one of the patterns ``only``, and ``also``; without either, a whole suite.
 
     Raises NotFound for a pattern that matches none.
     """
@@ -60,6 +64,14 @@ def chosen(*, suite: Literal["quick", "full"], only: tuple[str, ...] = ()) -> tu
     for pattern in only:
         if not any(fnmatchcase(scenario.name, pattern) for scenario in known):
             raise NotFound(f"no scenario matches '{pattern}'; see: edgegc perf list")
-    if only:
-        return tuple(s for s in known if any(fnmatchcase(s.name, pattern) for pattern in only))
-    return tuple(s for s in known if suite == "full" or s.quick_s)
+    if only or also:
+        names = {each.name for each in also}
+        return (
+            *(
+                each
+                for each in known
+                if each.name not in names and any(fnmatchcase(each.name, pattern) for pattern in only)
+            ),
+            *also,
+        )
+    return tuple(each for each in known if not each.asked_for and (suite == "full" or each.quick_s))
