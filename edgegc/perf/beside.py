@@ -16,18 +16,20 @@ class Beside(msgspec.Struct, frozen=True, kw_only=True):
     case: str
     """The reference's own: ``raw_echo[version]``."""
     beside: str
+    quick: bool = False
+    """Also in the quick suite."""
     body_bytes: int = 0
     """What the reference answers; 0: as much as a version check."""
 
 
 ALL: Final = (
-    Beside(reference="raw_echo", case="version", beside="api.version[hot-closed]"),
-    Beside(reference="plain_quart", case="version", beside="api.version[hot-closed]"),
+    Beside(reference="raw_echo", case="version", beside="api.version[hot-closed]", quick=True),
+    Beside(reference="plain_quart", case="version", beside="api.version[hot-closed]", quick=True),
     Beside(reference="plain_quart", case="1MiB", beside="api.bundle_download[1MiB-closed]", body_bytes=MIB),
     Beside(reference="plain_quart", case="node", beside="api.node_create[closed]"),
 )
 
 
-def of(case: str) -> tuple[Beside, ...]:
-    """Return what stands beside a case."""
-    return tuple(each for each in ALL if each.beside == case)
+def of(case: str, *, quick: bool) -> tuple[Beside, ...]:
+    """Return what stands beside a case. ``quick``: only so much that each reference is seen to work."""
+    return tuple(each for each in ALL if each.beside == case and (each.quick or not quick))

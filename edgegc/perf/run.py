@@ -197,7 +197,8 @@ async def run(options: Options, *, observer: Observer, write: Callable[[Report],
             known = gathered[scenario.name]
             found = await _repetition(laboratory, scenario, repetition, known, warnings)
             for case, one in found.items():
-                for standard in beside.of(f"{scenario.name}[{case}]" if case else scenario.name):
+                name = f"{scenario.name}[{case}]" if case else scenario.name
+                for standard in beside.of(name, quick=options.suite == "quick"):
                     if one.measurements:
                         await _stand_beside(laboratory, standard, one, repetition, standards)
             left_s -= options.estimate_s(scenario)

@@ -365,7 +365,7 @@ SCENARIOS: Final = (
         proves="pages of 50 and of 500 out of 1,000 nodes",
         run=node_list,
         cases=("50-closed", "50-open", "500-closed"),
-        quick_s=6,
+        quick_s=0,
         full_s=60,
         ram_bytes=SMALL_BYTES,
     ),

@@ -226,7 +226,7 @@ SCENARIOS: Final = (
         proves="100 nodes that poll at once",
         run=poll_100,
         cases=CLOSED_AND_OPEN,
-        quick_s=4,
+        quick_s=0,
         full_s=45,
         ram_bytes=220 * MIB,
     ),

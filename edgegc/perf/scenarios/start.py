@@ -369,7 +369,7 @@ SCENARIOS: Final = (
         proves="time and memory of each package, in an interpreter that has none of the others",
         run=imports,
         cases=tuple(PACKAGES),
-        quick_s=5,
+        quick_s=0,
         full_s=20,
         ram_bytes=70 * MIB,
     ),
