@@ -28,7 +28,8 @@ GROUPS = {
     "service": "show",
     "settings": "show",
     "completion": "",
-    "perf": "doctor list run serve",
+    "perf": "doctor list run serve report compare baseline",
+    "perf baseline": "save list show",
 }
 COMMANDS = {*ALONE.split(), *GROUPS} | {
     f"{group} {one}" for group, commands in GROUPS.items() for one in commands.split()
