@@ -12,7 +12,7 @@ from edgegc.cli.options import Command, Common, local_options
 
 if TYPE_CHECKING:
     from edgegc.perf.device import Device
-    from edgegc.perf.doctor import Check
+    from edgegc.perf.fitness import Check
 
 UNFIT: Final = 3
 """The exit code for a machine that can't be measured on."""

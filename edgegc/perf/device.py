@@ -45,8 +45,8 @@ JOIN: Final = (
 PROC_SELF: Final = Path("/proc/self")
 CONTROLLERS: Final = ("memory", "cpu")
 REMEDY: Final = (
-    "run it as root, or in a scope of your own: systemd-run --user --scope -p Delegate=yes edgegc perf …; "
-    "or measure without --device"
+    "run it as root (in a container: with control groups that can be written), or in a scope of your own "
+    "(systemd-run --user --scope -p Delegate=yes edgegc perf …), or measure without --device"
 )
 
 _WRITTEN: Final = re.compile(r"([0-9]+)([KMG]?)(?:i?B)?:([0-9]+(?:\.[0-9]+)?)%", re.IGNORECASE)

@@ -1,6 +1,6 @@
 """Whether this machine is fit to measure on: a check for each thing that has spoiled measurements, and what to do about it.
 
-Changes nothing. ``fail``: what is measured now can't be trusted, or can't be measured; ``warn``: it can, but mind this.
+Reads and tries; what it makes of that is in :mod:`edgegc.perf.fitness`. Changes nothing.
 """
 
 from __future__ import annotations
@@ -11,69 +11,30 @@ import shutil
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
-import msgspec
 import psutil
 import trio
 
 from edgegc.errors import Unavailable
-from edgegc.perf import cpus, device, filesystem, host, references, surroundings
+from edgegc.perf import cpus, device, fitness, host, references, surroundings
 from edgegc.perf.device import Device
+from edgegc.perf.fitness import Check
 from edgegc.perf.generator import client as generator
 from edgegc.perf.plan import Ask, Plan
-from edgegc.perf.validity import OTHERS_SHARE, STOLEN_SHARE, THROTTLED_SHARE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from edgegc.perf.histogram import Histogram
-    from edgegc.perf.plan import Load
-    from edgegc.perf.surroundings import Surroundings
-
-State = Literal["ok", "warn", "fail"]
-
 WATCH_S: Final = 2.0
 """How long it looks at what others do. A neighbour that works every minute is not seen; the runs themselves see it."""
-MIB: Final = 1 << 20
-GIB: Final = 1 << 30
-MEMORY_WANTED_BYTES: Final = GIB
-"""Server, generator and 10,000 connections, with room for the page cache of both."""
-MEMORY_NEEDED_BYTES: Final = 256 * MIB
-DISK_WANTED_BYTES: Final = 2 * GIB
-"""Scenarios of bundles write and delete several hundred MiB, and copies of the database beside it."""
-DISK_NEEDED_BYTES: Final = 256 * MIB
-HOT_C: Final = 75.0
-"""Small boards slow down from 80 °C on."""
-SLOW_FSYNC_S: Final = 0.05
-"""Half of what a query may take at the worst: then it is the disk that decides."""
-CONNECTIONS: Final = 10_000
-"""Of the largest scenario; generator and server hold a file descriptor for each."""
-SPARE_FILES: Final = 512
-GENERATOR_PER_S: Final = 40_000
-"""Against a raw echo: enough to be sure that it is the server that is measured."""
 GENERATOR_CONNECTIONS: Final = 64
 GENERATOR_S: Final = 1.5
 GENERATOR_WARMUP_S: Final = 0.5
-GOOD_CLOCKS: Final = frozenset({"tsc", "arch_sys_counter", "kvm-clock", "hyperv_clocksource_tsc_page", "xen"})
-"""Read without a system call, or nearly so."""
 CLOCK_READS: Final = 20_000
-SLOW_CLOCK_NS: Final = 1_000
-"""A clock that takes longer to read costs the server, which reads it several times in a request, a share that shows."""
-CLOCKSOURCE: Final = Path("/sys/devices/system/clocksource/clocksource0/current_clocksource")
 FIRMWARE: Final = Path("/sys/devices/platform/soc/soc:firmware/get_throttled")
 """A Raspberry Pi's word on its supply."""
-UNDERVOLTAGE_NOW, CAPPED_NOW, SLOWED_NOW, EVER = 1 << 0, 1 << 1, 1 << 2, 0b1111 << 16
-USUAL_DEVICE: Final = Device(memory_bytes=512 * MIB, cpu_percent=25.0)
-
-
-class Check(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that was looked at. ``sentence``: what there is; ``remedy``: what to do, where it is not ``ok``."""
-
-    name: str
-    state: State
-    sentence: str
-    remedy: str | None = None
+USUAL_DEVICE: Final = Device(memory_bytes=512 << 20, cpu_percent=25.0)
 
 
 async def examine(
@@ -96,311 +57,30 @@ async def examine(
             if on_check is not None:
                 on_check(check)
 
-    tell(processors(cpus.cpus()), governor(host.governor()))
+    tell(fitness.processors(cpus.cpus()), fitness.governor(host.governor()))
     before, swapped = surroundings.look(), _swapped_pages()
     await trio.sleep(WATCH_S)
     after, swapped_after = surroundings.look(), _swapped_pages()
-    tell(other_load(before, after), stolen(before, after))
-    tell(heat(before, after, host.temperature_c()), supply(_firmware()))
+    tell(fitness.other_load(before, after), fitness.stolen(before, after))
+    tell(fitness.heat(before, after, host.temperature_c()), fitness.supply(_firmware()))
     tell(
-        memory(psutil.virtual_memory().available),
-        swap(psutil.swap_memory().used, swapped_after - swapped),
-        own_limits(before, after, device.surroundings()),
+        fitness.memory(psutil.virtual_memory().available),
+        fitness.swap(psutil.swap_memory().used, swapped_after - swapped),
+        fitness.own_limits(before, after, device.surroundings()),
     )
-    tell(file_descriptors(resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
-    tell(clock(_clocksource(), await trio.to_thread.run_sync(_clock_ns)))
-    tell(disk(directory, _free_bytes(directory)))
+    tell(fitness.file_descriptors(resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    tell(fitness.clock(_clocksource(), await trio.to_thread.run_sync(_clock_ns)))
+    tell(fitness.disk(directory, _free_bytes(directory)))
     try:
-        tell(fsync(await host.fsync_times(directory)))
+        tell(fitness.fsync(await host.fsync_times(directory)))
     except Unavailable as error:
         tell(Check(name="fsync", state="fail", sentence=error.message, remedy="name a directory with --dir"))
-    tell(control_groups(emulated))
+    tell(_control_groups(emulated))
     found_nebula = nebula or host.find_nebula()
     version = await trio.to_thread.run_sync(host.nebula_version, found_nebula) if found_nebula else None
-    tell(nebula_there(version), rights(os.geteuid()))
+    tell(fitness.nebula_there(version), fitness.rights(os.geteuid()))
     tell(await _generator())
     return found
-
-
-# Each check judges what was read elsewhere.
-
-
-def processors(chosen: cpus.Cpus) -> Check:
-    """Whether server and generator have a processor each."""
-    if chosen.warning is not None:
-        return Check(
-            name="processors",
-            state="warn",
-            sentence=chosen.warning,
-            remedy="compare only with runs on the same machine, and trust no rate of a closed load",
-        )
-    return Check(
-        name="processors",
-        state="ok",
-        sentence=f"the server gets processor {chosen.server}, the generator {chosen.generator}",
-    )
-
-
-def governor(governs: str) -> Check:
-    """Whether the processors' speed stays what it is."""
-    if governs in ("performance", "none"):
-        what = "not governed here" if governs == "none" else "always the highest"
-        return Check(name="governor", state="ok", sentence=f"the processors' speed is {what}")
-    return Check(
-        name="governor",
-        state="warn",
-        sentence=f"the processors' speed follows the load ({governs}): short measurements are slower than long ones",
-        remedy="cpupower frequency-set -g performance, for as long as it is measured",
-    )
-
-
-def other_load(before: Surroundings, after: Surroundings) -> Check:
-    """Whether others leave the processors alone."""
-    share = max(0.0, (after.busy_s - before.busy_s) - (after.ours_s - before.ours_s)) / _available_s(
-        before, after
-    )
-    return Check(
-        name="other load",
-        state=_worse(share, warn=OTHERS_SHARE / 2, fail=OTHERS_SHARE),
-        sentence=f"other processes use {share:.0%} of the processors",
-        remedy=None if share <= OTHERS_SHARE / 2 else "see top for which they are, and end or await them",
-    )
-
-
-def stolen(before: Surroundings, after: Surroundings) -> Check:
-    """Whether the machine below gives us the processors that it promised."""
-    share = (after.stolen_s - before.stolen_s) / _available_s(before, after)
-    return Check(
-        name="stolen time",
-        state=_worse(share, warn=STOLEN_SHARE / 2, fail=STOLEN_SHARE),
-        sentence=f"the host of this virtual machine takes {share:.1%} of the processors for others"
-        if share
-        else "nothing is taken by a host below this machine",
-        remedy=None
-        if share <= STOLEN_SHARE / 2
-        else "measure at another time, or on a machine of your own; repeat (--repeat 5) to see how much it matters",
-    )
-
-
-def heat(before: Surroundings, after: Surroundings, temperature_c: float | None) -> Check:
-    """Whether the processors slow down because they are hot."""
-    shown = "no sensor tells the temperature" if temperature_c is None else f"{temperature_c:.0f} °C"
-    remedy = "let it cool, give it a heat sink or a fan, and measure again"
-    if after.hot > before.hot:
-        return Check(
-            name="heat",
-            state="fail",
-            sentence=f"the processors slow down because they are hot ({shown})",
-            remedy=remedy,
-        )
-    if temperature_c is not None and temperature_c >= HOT_C:
-        return Check(
-            name="heat",
-            state="warn",
-            sentence=f"{shown}: under load it soon slows down because of it",
-            remedy=remedy,
-        )
-    earlier = f"; it has slowed down {after.hot} times since it was started" if after.hot else ""
-    return Check(
-        name="heat",
-        state="warn" if after.hot else "ok",
-        sentence=f"{shown}{earlier}",
-        remedy=remedy if after.hot else None,
-    )
-
-
-def supply(bits: int | None) -> Check:
-    """What a board's firmware says of its power supply."""
-    if not bits:
-        sentence = "no firmware complains of the power supply" if bits is None else "the power supply holds"
-        return Check(name="power", state="ok", sentence=sentence)
-    now = bits & (UNDERVOLTAGE_NOW | CAPPED_NOW | SLOWED_NOW)
-    return Check(
-        name="power",
-        state="fail" if now else "warn",
-        sentence="the board is held back by its firmware: too little voltage, or too hot"
-        if now
-        else "since it was started the firmware has held the board back: too little voltage, or too hot",
-        remedy="a stronger power supply, a shorter cable, a heat sink",
-    )
-
-
-def memory(available_bytes: int) -> Check:
-    """Whether there is memory for server and generator."""
-    short = available_bytes < MEMORY_WANTED_BYTES
-    return Check(
-        name="memory",
-        state="fail" if available_bytes < MEMORY_NEEDED_BYTES else "warn" if short else "ok",
-        sentence=f"{available_bytes / MIB:,.0f} MiB are free",
-        remedy=f"end what is not needed; 'edgegc perf list' says what each scenario takes, {MEMORY_WANTED_BYTES >> 20:,} MiB are enough for all"
-        if short
-        else None,
-    )
-
-
-def swap(used_bytes: int, swapped_pages: int) -> Check:
-    """Whether memory is on a disk."""
-    if swapped_pages:
-        return Check(
-            name="swap",
-            state="fail",
-            sentence="memory is being swapped right now: everything waits for a disk at times",
-            remedy="end what is not needed, then swapoff -a for as long as it is measured",
-        )
-    if used_bytes:
-        return Check(
-            name="swap",
-            state="warn",
-            sentence=f"{used_bytes / MIB:,.0f} MiB are swapped out, and nothing moves",
-            remedy="swapoff -a for as long as it is measured",
-        )
-    return Check(name="swap", state="ok", sentence="nothing is swapped out")
-
-
-def own_limits(before: Surroundings, after: Surroundings, around: str) -> Check:
-    """Whether a control group holds us back ourselves. ``around``: what :func:`edgegc.perf.device.surroundings` says."""
-    throttled_s = after.throttled_s - before.throttled_s
-    if throttled_s > THROTTLED_SHARE * (after.at_s - before.at_s):
-        return Check(
-            name="own limits",
-            state="fail",
-            sentence=f"a control group holds this very process back ({around})",
-            remedy="run it outside of the container or service that limits it",
-        )
-    if "held to" in around:
-        return Check(
-            name="own limits",
-            state="warn",
-            sentence=f"this very process is in control groups with limits ({around}): they hold for all that is measured",
-            remedy="run it outside of the container or service that limits it, unless that is what is to be measured",
-        )
-    return Check(name="own limits", state="ok", sentence="no control group limits this process")
-
-
-def file_descriptors(hard_limit: int) -> Check:
-    """Whether as many connections may be open as the largest scenario has."""
-    needed = CONNECTIONS + SPARE_FILES
-    enough = hard_limit == resource.RLIM_INFINITY or hard_limit >= needed
-    shown = "without limit" if hard_limit == resource.RLIM_INFINITY else f"{hard_limit:,}"
-    return Check(
-        name="open files",
-        state="ok" if enough else "warn",
-        sentence=f"a process may have {shown} open"
-        + ("" if enough else f": too few for load.connections_{CONNECTIONS}"),
-        remedy=None
-        if enough
-        else f"ulimit -Hn {needed * 2}, as root; for a login in /etc/security/limits.conf",
-    )
-
-
-def clock(source: str, read_ns: float) -> Check:
-    """Whether the time can be read without it showing."""
-    slow = read_ns > SLOW_CLOCK_NS or (source not in GOOD_CLOCKS and source != "unknown")
-    return Check(
-        name="clock",
-        state="warn" if slow else "ok",
-        sentence=f"the clock is {source}; to read it takes {read_ns:.0f} ns",
-        remedy=f"boot with a better one: cat {CLOCKSOURCE.with_name('available_clocksource')}"
-        if slow
-        else None,
-    )
-
-
-def disk(directory: Path, free_bytes: int) -> Check:
-    """Where the database will lie."""
-    if warning := filesystem.warning(directory):
-        return Check(
-            name="disk",
-            state="warn",
-            sentence=warning,
-            remedy="name a directory on the disk that is to be measured with --dir",
-        )
-    short = free_bytes < DISK_WANTED_BYTES
-    return Check(
-        name="disk",
-        state="fail" if free_bytes < DISK_NEEDED_BYTES else "warn" if short else "ok",
-        sentence=f"{filesystem.mount_of(directory).kind} with {free_bytes / MIB:,.0f} MiB free",
-        remedy="make room, or name a directory on another disk with --dir" if short else None,
-    )
-
-
-def fsync(times: Histogram) -> Check:
-    """How long a durable write waits for the disk."""
-    p50_s, p99_s = times.value_at(50) / 1e9, times.value_at(99) / 1e9
-    slow = p99_s > SLOW_FSYNC_S
-    return Check(
-        name="fsync",
-        state="warn" if slow else "ok",
-        sentence=f"p50 {p50_s * 1e3:.2f} ms, p99 {p99_s * 1e3:.2f} ms of {times.count}",
-        remedy="every write waits for it: this is the card or disk, or what else writes to it"
-        if slow
-        else None,
-    )
-
-
-def control_groups(wanted: Device | None) -> Check:
-    """Whether a device can be emulated here: tried with the wanted one, or the usual one."""
-    try:
-        with device.cage(wanted or USUAL_DEVICE) as cage:
-            sentence = f"a device of {cage.device} can be emulated, with control groups {cage.version}"
-    except Unavailable as error:
-        return Check(
-            name="control groups",
-            state="warn" if wanted is None else "fail",
-            sentence=error.message,
-            remedy="see above, or measure without --device" if wanted else "needed for --device only",
-        )
-    return Check(name="control groups", state="ok", sentence=sentence)
-
-
-def nebula_there(version: str | None) -> Check:
-    """Whether scenarios with real nebula can run."""
-    if version is None:
-        return Check(
-            name="nebula",
-            state="warn",
-            sentence="there is none: lighthouse.* and what needs it can't be measured",
-            remedy="apt-get install nebula, or name one with --nebula PATH",
-        )
-    return Check(name="nebula", state="ok", sentence=version)
-
-
-def rights(user_id: int) -> Check:
-    """Whether scenarios with network namespaces can run."""
-    if user_id:
-        return Check(
-            name="rights",
-            state="warn",
-            sentence="not root: scenarios with tunnels and network namespaces can't be measured",
-            remedy="run it as root",
-        )
-    return Check(name="rights", state="ok", sentence="root")
-
-
-def generator_rate(load: Load) -> Check:
-    """Whether the generator can ask faster than the server answers."""
-    answered = sum(ask.requests for ask in load.asks)
-    rate = answered / load.duration_s
-    share = min(1.0, load.cpu_s / load.duration_s)
-    # Where the echo is the slower one, the generator waits for it.
-    able = rate / share if share else rate
-    said = f"{rate:,.0f} answers a second of a raw echo, with {share:.0%} of its processor"
-    failed = sum(sum(ask.errors.values()) for ask in load.asks) + sum(load.errors.values())
-    if failed:
-        return Check(
-            name="generator",
-            state="fail",
-            sentence=f"{said}, and {failed} errors",
-            remedy="something between two processes of this machine loses requests: a firewall, or too few ports or files",
-        )
-    if able < GENERATOR_PER_S:
-        return Check(
-            name="generator",
-            state="warn",
-            sentence=f"{said}: it could do some {able:,.0f}, where {GENERATOR_PER_S:,} are wanted",
-            remedy="a rate that comes near is the generator's; ratios between runs on this machine still hold",
-        )
-    return Check(name="generator", state="ok", sentence=said)
 
 
 async def _generator() -> Check:
@@ -424,15 +104,22 @@ async def _generator() -> Check:
             sentence=error.message,
             remedy="nothing can be measured without it",
         )
-    return generator_rate(load)
+    return fitness.generator_rate(load)
 
 
-def _available_s(before: Surroundings, after: Surroundings) -> float:
-    return max(after.at_s - before.at_s, 1e-9) * after.cpus
-
-
-def _worse(share: float, *, warn: float, fail: float) -> State:
-    return "fail" if share > fail else "warn" if share > warn else "ok"
+def _control_groups(wanted: Device | None) -> Check:
+    """Whether a device can be emulated here: tried with the wanted one, or the usual one."""
+    try:
+        with device.cage(wanted or USUAL_DEVICE) as cage:
+            sentence = f"a device of {cage.device} can be emulated, with control groups {cage.version}"
+    except Unavailable as error:
+        return Check(
+            name="control groups",
+            state="warn" if wanted is None else "fail",
+            sentence=error.message,
+            remedy="see above, or measure without --device" if wanted else "needed for --device only",
+        )
+    return Check(name="control groups", state="ok", sentence=sentence)
 
 
 def _swapped_pages() -> int:
@@ -447,7 +134,7 @@ def _firmware(path: Path = FIRMWARE) -> int | None:
     return None
 
 
-def _clocksource(path: Path = CLOCKSOURCE) -> str:
+def _clocksource(path: Path = fitness.CLOCKSOURCE) -> str:
     with suppress(OSError):
         return path.read_text(encoding="ascii").strip()
     return "unknown"

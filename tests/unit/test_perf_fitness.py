@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from edgegc.perf import doctor
+from edgegc.perf import fitness
 from edgegc.perf.cpus import Cpus
 from edgegc.perf.histogram import Counts, Histogram
 from edgegc.perf.plan import Answered, Load
@@ -49,17 +49,17 @@ def load(*, per_s: float, cpu_share: float, errors: int = 0) -> Load:
     [(0.5, 0.0, "ok"), (1.5, 0.0, "warn"), (2.5, 0.0, "fail"), (2.5, 2.4, "ok")],
 )
 def test_what_others_use_counts_and_what_we_use_does_not(busy_s: float, ours_s: float, state: str) -> None:
-    assert doctor.other_load(QUIET, later(busy_s=busy_s, ours_s=ours_s)).state == state
+    assert fitness.other_load(QUIET, later(busy_s=busy_s, ours_s=ours_s)).state == state
 
 
 @pytest.mark.parametrize(("stolen_s", "state"), [(0.0, "ok"), (0.3, "warn"), (0.5, "fail")])
 def test_time_that_a_host_takes_spoils_measurements(stolen_s: float, state: str) -> None:
-    assert doctor.stolen(QUIET, later(stolen_s=stolen_s)).state == state
+    assert fitness.stolen(QUIET, later(stolen_s=stolen_s)).state == state
 
 
 def test_one_processor_for_both_is_worth_a_warning() -> None:
-    assert doctor.processors(Cpus(server=1, generator=0)).state == "ok"
-    shared = doctor.processors(Cpus(server=0, generator=0, warning="there is one processor"))
+    assert fitness.processors(Cpus(server=1, generator=0)).state == "ok"
+    shared = fitness.processors(Cpus(server=0, generator=0, warning="there is one processor"))
     assert (shared.state, shared.sentence) == ("warn", "there is one processor")
 
 
@@ -68,44 +68,44 @@ def test_one_processor_for_both_is_worth_a_warning() -> None:
     [("performance", "ok"), ("none", "ok"), ("ondemand, performance", "warn"), ("powersave", "warn")],
 )
 def test_a_speed_that_follows_the_load_is_worth_a_warning(governs: str, state: str) -> None:
-    assert doctor.governor(governs).state == state
+    assert fitness.governor(governs).state == state
 
 
 def test_slowing_down_from_heat_fails_now_and_warns_afterwards() -> None:
-    assert doctor.heat(QUIET, later(), 40.0).state == "ok"
-    assert doctor.heat(QUIET, later(), None).state == "ok"
-    assert doctor.heat(QUIET, later(), 80.0).state == "warn"
-    assert doctor.heat(QUIET, later(hot=1), 60.0).state == "fail"
+    assert fitness.heat(QUIET, later(), 40.0).state == "ok"
+    assert fitness.heat(QUIET, later(), None).state == "ok"
+    assert fitness.heat(QUIET, later(), 80.0).state == "warn"
+    assert fitness.heat(QUIET, later(hot=1), 60.0).state == "fail"
     earlier = msgspec.structs.replace(QUIET, hot=3)
-    assert doctor.heat(earlier, later(hot=3), 50.0).state == "warn"
+    assert fitness.heat(earlier, later(hot=3), 50.0).state == "warn"
 
 
 @pytest.mark.parametrize(("bits", "state"), [(None, "ok"), (0, "ok"), (0x50000, "warn"), (0x50005, "fail")])
 def test_a_weak_power_supply_fails_now_and_warns_afterwards(bits: int | None, state: str) -> None:
-    assert doctor.supply(bits).state == state
+    assert fitness.supply(bits).state == state
 
 
 @pytest.mark.parametrize(("free", "state"), [(2048 * MIB, "ok"), (512 * MIB, "warn"), (100 * MIB, "fail")])
 def test_memory_must_do_for_server_and_generator(free: int, state: str) -> None:
-    assert doctor.memory(free).state == state
+    assert fitness.memory(free).state == state
 
 
 @pytest.mark.parametrize(("used", "moved", "state"), [(0, 0, "ok"), (MIB, 0, "warn"), (MIB, 7, "fail")])
 def test_swapping_spoils_measurements_and_what_lies_swapped_is_worth_a_warning(
     used: int, moved: int, state: str
 ) -> None:
-    assert doctor.swap(used, moved).state == state
+    assert fitness.swap(used, moved).state == state
 
 
 def test_limits_around_the_suite_itself_are_told() -> None:
-    assert doctor.own_limits(QUIET, later(), "v2, no limits").state == "ok"
-    assert doctor.own_limits(QUIET, later(), "v2, held to 512 MiB").state == "warn"
-    assert doctor.own_limits(QUIET, later(throttled_s=1.0), "v2, held to 50 % of a core").state == "fail"
+    assert fitness.own_limits(QUIET, later(), "v2, no limits").state == "ok"
+    assert fitness.own_limits(QUIET, later(), "v2, held to 512 MiB").state == "warn"
+    assert fitness.own_limits(QUIET, later(throttled_s=1.0), "v2, held to 50 % of a core").state == "fail"
 
 
 @pytest.mark.parametrize(("limit", "state"), [(1024, "warn"), (20_000, "ok"), (resource.RLIM_INFINITY, "ok")])
 def test_ten_thousand_connections_need_as_many_descriptors(limit: int, state: str) -> None:
-    assert doctor.file_descriptors(limit).state == state
+    assert fitness.file_descriptors(limit).state == state
 
 
 @pytest.mark.parametrize(
@@ -113,11 +113,11 @@ def test_ten_thousand_connections_need_as_many_descriptors(limit: int, state: st
     [("tsc", 50, "ok"), ("unknown", 50, "ok"), ("hpet", 900, "warn"), ("tsc", 5000, "warn")],
 )
 def test_a_clock_that_is_slow_to_read_is_worth_a_warning(source: str, ns: float, state: str) -> None:
-    assert doctor.clock(source, ns).state == state
+    assert fitness.clock(source, ns).state == state
 
 
 def test_a_database_in_memory_is_never_silent() -> None:
-    check = doctor.disk(Path("/dev/shm"), 10**12)
+    check = fitness.disk(Path("/dev/shm"), 10**12)
     assert check.state == "warn"
     assert "lies in memory" in check.sentence
     assert "--dir" in (check.remedy or "")
@@ -125,52 +125,52 @@ def test_a_database_in_memory_is_never_silent() -> None:
 
 @pytest.mark.parametrize(("free", "state"), [(4096 * MIB, "ok"), (1024 * MIB, "warn"), (100 * MIB, "fail")])
 def test_there_must_be_room_on_the_disk(free: int, state: str) -> None:
-    assert doctor.disk(Path("/usr"), free).state == state
+    assert fitness.disk(Path("/usr"), free).state == state
 
 
 @pytest.mark.parametrize(("ms", "state"), [(1, "ok"), (80, "warn")])
 def test_a_slow_fsync_is_worth_a_warning(ms: int, state: str) -> None:
-    assert doctor.fsync(Histogram.of([ms * 1_000_000] * 50)).state == state
+    assert fitness.fsync(Histogram.of([ms * 1_000_000] * 50)).state == state
 
 
 def test_a_generator_that_waits_for_the_echo_is_fast_enough() -> None:
-    assert doctor.generator_rate(load(per_s=30_000, cpu_share=0.5)).state == "ok"
-    assert doctor.generator_rate(load(per_s=45_000, cpu_share=1.0)).state == "ok"
+    assert fitness.generator_rate(load(per_s=30_000, cpu_share=0.5)).state == "ok"
+    assert fitness.generator_rate(load(per_s=45_000, cpu_share=1.0)).state == "ok"
 
 
 def test_a_generator_that_is_itself_the_limit_is_worth_a_warning() -> None:
-    check = doctor.generator_rate(load(per_s=9_000, cpu_share=0.99))
+    check = fitness.generator_rate(load(per_s=9_000, cpu_share=0.99))
     assert check.state == "warn"
     assert "9,000 answers a second" in check.sentence
 
 
 def test_an_echo_that_loses_requests_fails() -> None:
-    assert doctor.generator_rate(load(per_s=45_000, cpu_share=0.9, errors=3)).state == "fail"
+    assert fitness.generator_rate(load(per_s=45_000, cpu_share=0.9, errors=3)).state == "fail"
 
 
 def test_what_is_missing_for_some_scenarios_is_worth_a_warning_only() -> None:
-    assert doctor.nebula_there(None).state == "warn"
-    assert doctor.nebula_there("1.6.1").state == "ok"
-    assert doctor.rights(1000).state == "warn"
-    assert doctor.rights(0).state == "ok"
+    assert fitness.nebula_there(None).state == "warn"
+    assert fitness.nebula_there("1.6.1").state == "ok"
+    assert fitness.rights(1000).state == "warn"
+    assert fitness.rights(0).state == "ok"
 
 
 def test_whatever_is_not_well_comes_with_a_remedy() -> None:
     checks = [
-        doctor.other_load(QUIET, later(busy_s=9.0)),
-        doctor.stolen(QUIET, later(stolen_s=9.0)),
-        doctor.governor("ondemand"),
-        doctor.heat(QUIET, later(hot=1), None),
-        doctor.supply(0x5),
-        doctor.memory(1),
-        doctor.swap(1, 1),
-        doctor.own_limits(QUIET, later(throttled_s=9.0), "v1"),
-        doctor.file_descriptors(1),
-        doctor.clock("jiffies", 1.0),
-        doctor.disk(Path("/usr"), 1),
-        doctor.fsync(Histogram.of([10**9])),
-        doctor.nebula_there(None),
-        doctor.rights(1),
-        doctor.generator_rate(load(per_s=1, cpu_share=1.0)),
+        fitness.other_load(QUIET, later(busy_s=9.0)),
+        fitness.stolen(QUIET, later(stolen_s=9.0)),
+        fitness.governor("ondemand"),
+        fitness.heat(QUIET, later(hot=1), None),
+        fitness.supply(0x5),
+        fitness.memory(1),
+        fitness.swap(1, 1),
+        fitness.own_limits(QUIET, later(throttled_s=9.0), "v1"),
+        fitness.file_descriptors(1),
+        fitness.clock("jiffies", 1.0),
+        fitness.disk(Path("/usr"), 1),
+        fitness.fsync(Histogram.of([10**9])),
+        fitness.nebula_there(None),
+        fitness.rights(1),
+        fitness.generator_rate(load(per_s=1, cpu_share=1.0)),
     ]
     assert [check.name for check in checks if check.state == "ok" or not check.remedy] == []
