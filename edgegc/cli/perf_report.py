@@ -47,7 +47,7 @@ def report(common: Common, file: str, form: str, out: Path | None) -> None:
     form = "json" if common.json else form
     match form:
         case "text":
-            _text(common, found, out)
+            print_report(common, found, out)
             return
         case "md":
             from edgegc.perf.report import markdown
@@ -219,7 +219,7 @@ def show(common: Common, name: str) -> None:
     if common.json:
         _emit(common, document.encode(found).decode(), None)
     else:
-        _text(common, found, None)
+        print_report(common, found)
 
 
 def _read(name: str) -> Report:
@@ -244,7 +244,8 @@ def _read(name: str) -> Report:
         raise Failure(error.message, Exit.USAGE) from error
 
 
-def _text(common: Common, found: Report, out: Path | None) -> None:
+def print_report(common: Common, found: Report, out: Path | None = None) -> None:
+    """Print a report, or write it to a file, as text."""
     from edgegc.cli.output import width
     from edgegc.perf.report import text
 

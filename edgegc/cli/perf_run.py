@@ -145,6 +145,7 @@ def run(common: Common, /, out: Path | None, strict: bool, **given: Any) -> int:
     import trio
 
     from edgegc.cli.perf_progress import watching
+    from edgegc.perf import document
     from edgegc.perf import run as running
 
     options = _options(given)
@@ -160,7 +161,7 @@ def run(common: Common, /, out: Path | None, strict: bool, **given: Any) -> int:
 
     def write(report: Report) -> None:
         if out is not None:
-            _write(out, report)
+            document.write(out, report)
 
     with watching(common, options) as observer:
         report = trio.run(lambda: running.run(options, observer=observer, write=write))
@@ -221,22 +222,13 @@ def _said(given: dict[str, Any]) -> list[str]:
     return words
 
 
-def _write(path: Path, report: Report) -> None:
-    """Replace the report: whoever reads it, at whatever moment, finds a whole one."""
-    import msgspec
-
-    written = path.with_name(f".{path.name}.new")
-    written.write_bytes(msgspec.json.encode(report) + b"\n")
-    written.replace(path)
-
-
 def _show(common: Common, report: Report) -> int:
     from edgegc.cli.output import emit_json
+    from edgegc.cli.perf_report import print_report
     from edgegc.perf.run import exit_code
 
     if common.json:
         emit_json(report)
     elif not common.quiet:
-        for case in report.cases:
-            click.echo(f"{case.name}  {case.status}  {'; '.join(case.reasons)}")
+        print_report(common, report)
     return exit_code(report)

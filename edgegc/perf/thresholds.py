@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Meta
 
 from edgegc.errors import Invalid
-from edgegc.perf import metrics
+from edgegc.perf import metrics, units
 from edgegc.perf.result import Verdict
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def _verdict(threshold: Threshold, case: Case, known: Mapping[str, Case]) -> Ver
     if threshold.of:
         return _ratio(threshold, case, known.get(threshold.of), found, unit)
     name = threshold.name or (
-        f"{threshold.case} {_plain(threshold.metric)} {threshold.op} {quantity(threshold.value, unit)}"
+        f"{threshold.case} {_plain(threshold.metric)} {threshold.op} {units.figure(threshold.value, unit)}"
     )
     if found is None:
         return Verdict(name=name, kind=threshold.kind, held=None, found=_why_nothing(case))
@@ -122,7 +122,7 @@ def _verdict(threshold: Threshold, case: Case, known: Mapping[str, Case]) -> Ver
         name=name,
         kind=threshold.kind,
         held=_holds(found, threshold.op, threshold.value),
-        found=quantity(found, unit) + (f" in {case.name}" if case.name != threshold.case else ""),
+        found=units.figure(found, unit) + (f" in {case.name}" if case.name != threshold.case else ""),
     )
 
 
@@ -140,7 +140,7 @@ def _ratio(threshold: Threshold, case: Case, beside: Case | None, found: float |
         name=name,
         kind=threshold.kind,
         held=_holds(found / against, threshold.op, threshold.value),
-        found=f"{found / against:.2f} × ({quantity(found, unit)} : {quantity(against, unit)})",
+        found=f"{found / against:.2f} × ({units.figure(found, unit)} : {units.figure(against, unit)})",
     )
 
 
@@ -164,40 +164,3 @@ def _holds(found: float, op: Op, value: float) -> bool:
             return found > value
         case ">=":
             return found >= value
-
-
-def quantity(value: float, unit: str) -> str:
-    """Return a number with its unit, as people read it: ``3.1 ms``, ``12.4 MiB``, ``16,420/s``."""
-    match unit:
-        case "s":
-            return _seconds(value)
-        case "bytes":
-            return _bytes(value)
-        case "per_s":
-            return f"{_number(value)}/s"
-        case "percent":
-            return f"{value:.3g} %"
-        case "ratio":
-            return f"{value:.3g}"
-        case "count" | "":
-            return _number(value)
-        case _:
-            return f"{_number(value)} {unit}"
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.3g}"
-
-
-def _seconds(value: float) -> str:
-    for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
-        if abs(value) >= size:
-            return f"{value / size:.3g} {unit}"
-    return f"{value * 1e9:.0f} ns" if value else "0 s"
-
-
-def _bytes(value: float) -> str:
-    for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
-        if abs(value) >= size:
-            return f"{value / size:.3g} {unit}"
-    return f"{value:.0f} B"

@@ -146,8 +146,8 @@ def test_goals_of_the_machine_are_not_asked_of_an_emulated_device() -> None:
 def test_a_figure_is_judged_in_its_own_unit() -> None:
     found = measurement(figures={"to_100_percent": Figure(value=0.25, unit="s")})
     (verdict,) = thresholds.judge([threshold("figure:to_100_percent", "<", 1)], [case("api.a", found)])
-    assert verdict.name == "api.a to 100 percent < 1 s"
-    assert verdict.found == "250 ms"
+    assert verdict.name == "api.a to 100 percent < 1s"
+    assert verdict.found == "250ms"
 
 
 def test_the_strictest_p99_is_what_lag_is_measured_against() -> None:
