@@ -43,7 +43,8 @@ GOOD_CLOCKS: Final = frozenset({"tsc", "arch_sys_counter", "kvm-clock", "hyperv_
 SLOW_CLOCK_NS: Final = 1_000
 """A clock that takes longer to read costs the server, which reads it several times in a request, a share that shows."""
 CLOCKSOURCE: Final = Path("/sys/devices/system/clocksource/clocksource0/current_clocksource")
-UNDERVOLTAGE_NOW, CAPPED_NOW, SLOWED_NOW, EVER = 1 << 0, 1 << 1, 1 << 2, 0b1111 << 16
+UNDERVOLTAGE_NOW, CAPPED_NOW, SLOWED_NOW = 1 << 0, 1 << 1, 1 << 2
+"""Of a Raspberry Pi's ``get_throttled``; the same from bit 16 on for what was since it was started."""
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True):

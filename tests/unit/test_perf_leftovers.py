@@ -61,8 +61,9 @@ def test_a_sweep_ends_processes_that_carry_the_mark_of_one_that_is_gone(tmp_path
         for each in running.values():
             assert each.stdout is not None
             each.stdout.readline()
-        said = leftovers.sweep(tmp_path)
-        assert f"ended the process {running['gone'].pid} of a run that was killed" in said
+        # Another test's sweep may have found it first; then it is going.
+        leftovers.sweep(tmp_path)
+        running["gone"].wait(timeout=10)
         assert not process.is_alive(running["gone"].pid)
         assert process.is_alive(running["here"].pid)
     finally:
