@@ -205,16 +205,18 @@ class Bench:
         limits: bool = False,
         environ: Mapping[str, str] | None = None,
         arguments: Sequence[str] = (),
+        inside: Sequence[str] = (),
     ) -> AsyncIterator[Served]:
         """Start a server in an empty data directory, seed it, let it settle; stop and delete it afterwards.
 
-        It is in the device's control groups, and on the server's processor. Raises Unavailable where it does not start.
+        ``inside``: words that bring it into a namespace, see :class:`edgegc.perf.server.ServerOptions`. It is in the device's control groups, and on the server's processor. Raises Unavailable where it does not start.
         """
         async with AsyncExitStack() as stack:
             cage = stack.enter_context(devices.cage(self.device)) if self.device else None
             options = server.ServerOptions(
                 command=self.laboratory.command,
                 arguments=tuple(arguments),
+                inside=tuple(inside),
                 tls=tls,
                 limits=limits,
                 environ=dict(environ or {}),

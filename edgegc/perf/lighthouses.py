@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import msgspec
 import trio
 
-from edgegc.errors import Unavailable
+from edgegc.errors import Error
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -91,53 +91,69 @@ class Lighthouse:
         listed = (await self._server.admin.lighthouses()).lighthouses
         return next((each for each in listed if each.cluster_id == self.cluster_id), None)
 
-    async def until_running(self, version: int = 0, *, within_s: float = CHANGE_S) -> LighthouseStatus:
-        """Wait until the API shows that it runs ``version`` or a later one.
+    async def until_running(self, *, within_s: float = CHANGE_S) -> LighthouseStatus:
+        """Wait until the API shows that it runs the version that it should run.
 
-        Raises Unavailable, with what the box says of it, where it does not in time.
+        Raises errors.Error, with what the box says of it, where it does not in time.
         """
         status = None
         with trio.move_on_after(within_s):
             while True:
                 status = await self.status()
-                if status is not None and _runs(status, version):
+                if status is not None and _runs(status):
                     return status
                 await trio.sleep(ASK_S)
         why = "there is none" if status is None else status.last_error or f"it is {status.state}"
-        raise Unavailable(f"the lighthouse does not run as wanted after {within_s:.0f} s: {why}")
+        raise Error(f"the lighthouse does not run as wanted after {within_s:.0f} s: {why}")
 
     async def until_gone(self) -> None:
-        """Wait until the API knows of it no more. Raises Unavailable where it stays."""
+        """Wait until the API knows of it no more. Raises errors.Error where it stays."""
         with trio.move_on_after(CHANGE_S):
             while True:
                 if await self.status() is None:
                     return
                 await trio.sleep(ASK_S)
-        raise Unavailable(f"the lighthouse does not end within {CHANGE_S:.0f} s")
+        raise Error(f"the lighthouse does not end within {CHANGE_S:.0f} s")
 
-    async def follow(self, begin: Callable[[], Awaitable[int]], *, line: str) -> Moments:
-        """Begin a change and follow it until it runs.
+    async def until_calm(self, calm_s: float) -> float:
+        """Wait until it has run as wanted for so many seconds; return when it came to that, of Trio's clock.
 
-        ``begin`` makes the change and returns the version that must run then; ``line`` is what nebula writes. Raises
-        Unavailable where something of it does not come, and what ``begin`` raises.
+        Raises errors.Error where it does not come to rest in time.
+        """
+        before: tuple[object, ...] = ()
+        since = trio.current_time()
+        with trio.move_on_after(CHANGE_S):
+            while True:
+                status = await self.until_running()
+                now = (status.pid, status.version_running)
+                if now != before:
+                    before, since = now, trio.current_time()
+                elif trio.current_time() - since >= calm_s:
+                    return since
+                await trio.sleep(ASK_S)
+        raise Error(f"the lighthouse does not come to rest within {CHANGE_S:.0f} s")
+
+    async def follow(self, change: Callable[[], Awaitable[None]], *, line: str) -> Moments:
+        """Make a change and follow it until it runs; ``line`` is what nebula writes then.
+
+        Raises errors.Error where something of it does not come, and what ``change`` raises.
         """
         before = self._look()
         began = trio.current_time()
         seen = _Seen()
         answered_s = 0.0
-        version = 0
         failure: Exception | None = None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch, before, line, began, seen)
             try:
-                version = await begin()
+                await change()
                 answered_s = trio.current_time() - began
                 with trio.fail_after(CHANGE_S):
                     await seen.said.wait()
             except trio.TooSlowError:
                 status = await self.status()
                 said = status.last_error if status is not None else None
-                failure = Unavailable(
+                failure = Error(
                     f"nebula did not write {line!r} within {CHANGE_S:.0f} s of a change: {said or 'no reason is known'}"
                 )
             except Exception as raised:
@@ -146,7 +162,7 @@ class Lighthouse:
             nursery.cancel_scope.cancel()
         if failure is not None:
             raise failure
-        await self.until_running(version)
+        await self.until_running()
         return Moments(
             answered_s=answered_s,
             noticed_s=seen.noticed_s,
@@ -158,11 +174,11 @@ class Lighthouse:
     async def crash(self) -> tuple[float, float]:
         """Kill it, and wait until it is back: return after how many seconds its port answered, and the API said so.
 
-        Raises Unavailable where it does not come back.
+        Raises errors.Error where it does not come back.
         """
         status = await self.until_running()
         if status.pid is None:
-            raise Unavailable("the lighthouse runs, and the API does not know its process")
+            raise Error("the lighthouse runs, and the API does not know its process")
         before = self.log_bytes()
         began = trio.current_time()
         os.kill(status.pid, signal.SIGKILL)
@@ -177,13 +193,12 @@ class Lighthouse:
                 if (await self.until_running()).pid != status.pid:
                     return answered_s, trio.current_time() - began
                 await trio.sleep(ASK_S)
-        raise Unavailable(f"the lighthouse did not come back within {CHANGE_S:.0f} s after it was killed")
+        raise Error(f"the lighthouse did not come back within {CHANGE_S:.0f} s after it was killed")
 
     async def answers(self, port: int) -> bool:
         """Return whether a live nebula answers on a UDP port: a stopped process still holds it, and says nothing."""
         index = secrets.randbits(32)
         opened = self._open_socket(socket.AF_INET, socket.SOCK_DGRAM)
-        opened.setblocking(False)
         with trio.socket.from_stdlib_socket(opened) as udp, trio.move_on_after(PROBE_S):
             try:
                 await udp.connect(("127.0.0.1", port))
@@ -243,12 +258,9 @@ class _Seen:
         self.said = trio.Event()
 
 
-def _runs(status: LighthouseStatus, version: int) -> bool:
+def _runs(status: LighthouseStatus) -> bool:
     # While it reloads, or where that failed, nobody knows what it runs, and the version is none.
-    running = status.version_running
-    return (
-        status.state == "running" and running is not None and running >= max(version, status.version_desired)
-    )
+    return status.state == "running" and status.version_running == status.version_desired
 
 
 def _stat(path: Path) -> os.stat_result | None:

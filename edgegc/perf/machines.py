@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 import trio
 
-from edgegc.errors import Unavailable
+from edgegc.errors import Error
 from edgegc.perf import process, respawn
 
 if TYPE_CHECKING:
@@ -84,9 +84,9 @@ class Machine:
 
     @property
     def agent(self) -> Agent:
-        """The agent that runs. Raises Unavailable where none does."""
+        """The agent that runs. Raises errors.Error where none does."""
         if self._agent is None or self._agent.poll() is not None:
-            raise Unavailable(self._epitaph("is not running"))
+            raise Error(self._epitaph("is not running"))
         return Agent(self._agent.pid)
 
     def nebulas(self) -> Usage:
@@ -94,7 +94,7 @@ class Machine:
         return process.usage(process.tree(self.agent.pid)[1:])
 
     async def join(self, how: Join) -> None:
-        """Make it a node, by the name of its host; an agent that runs picks that up. Raises Unavailable."""
+        """Make it a node, by the name of its host; an agent that runs picks that up. Raises errors.Error."""
         words = ["join", how.url, "--key", how.key, "--name", self.host.name]
         words += ["--config-dir", str(self.directory)]
         if how.pin is not None:
@@ -107,7 +107,7 @@ class Machine:
         )
 
     async def start(self) -> None:
-        """Start its agent. Raises Unavailable."""
+        """Start its agent. Raises errors.Error."""
         log = os.open(self._log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
             self._agent = await trio.lowlevel.open_process(
@@ -120,7 +120,7 @@ class Machine:
                 start_new_session=True,
             )
         except OSError as error:
-            raise Unavailable(f"an agent can't be started: {error}") from error
+            raise Error(f"an agent can't be started: {error}") from error
         finally:
             os.close(log)
         if self._cpu is not None:
@@ -158,19 +158,19 @@ class Machine:
     ) -> None:
         """Wait until what its agent remembers of a cluster is as wanted; looked at every 5 ms.
 
-        Raises Unavailable, with the end of the agent's log, where it is not in time.
+        Raises errors.Error, with the end of the agent's log, where it is not in time.
         """
         with trio.move_on_after(within_s):
             while True:
                 if holds(self.versions(cluster_id)):
                     return
                 if self._agent is not None and self._agent.poll() is not None:
-                    raise Unavailable(self._epitaph(f"ended with status {self._agent.returncode}"))
+                    raise Error(self._epitaph(f"ended with status {self._agent.returncode}"))
                 await trio.sleep(LOOK_S)
-        raise Unavailable(self._epitaph(f"has not come to the wanted version within {within_s:.0f} s"))
+        raise Error(self._epitaph(f"has not come to the wanted version within {within_s:.0f} s"))
 
     async def until_applied(self, cluster_id: str) -> None:
-        """Wait until its newest version of a cluster is proven. Raises Unavailable, as :meth:`until` does."""
+        """Wait until its newest version of a cluster is proven. Raises errors.Error, as :meth:`until` does."""
         await self.until(cluster_id, lambda seen: seen.highest > 0 and seen.applied == seen.highest)
 
     def _environ(self) -> dict[str, str]:
@@ -186,7 +186,7 @@ class Machine:
 
 
 async def how_to_join(server: Server, cluster_id: str) -> Join:
-    """Have the server make an enrolment key for many machines, and return how they join. Raises Unavailable."""
+    """Have the server make an enrolment key for many machines, and return how they join. Raises errors.Error."""
     words = ["key", "create", "--show-join", "--uses", "unlimited", "--cluster", cluster_id, "-o", "json"]
     argv = server.command(*words, "--data-dir", str(server.data_dir))
     printed = await _run(argv, server.environ(), "no machine can join")
@@ -194,7 +194,7 @@ async def how_to_join(server: Server, cluster_id: str) -> Join:
 
 
 async def _run(argv: Sequence[str], environ: dict[str, str], else_: str) -> bytes:
-    """Run a command to its end and return what it printed. Raises Unavailable, beginning with ``else_``."""
+    """Run a command to its end and return what it printed. Raises errors.Error, beginning with ``else_``."""
     with trio.move_on_after(COMMAND_S):
         try:
             done = await trio.run_process(
@@ -206,9 +206,9 @@ async def _run(argv: Sequence[str], environ: dict[str, str], else_: str) -> byte
                 start_new_session=True,
             )
         except OSError as error:
-            raise Unavailable(f"{else_}: {error}") from error
+            raise Error(f"{else_}: {error}") from error
         if done.returncode == 0:
             printed: bytes = done.stdout
             return printed
-        raise Unavailable(f"{else_}: {done.stderr.decode(errors='replace').strip()}")
-    raise Unavailable(f"{else_}: the command does not end within {COMMAND_S:.0f} s")
+        raise Error(f"{else_}: {done.stderr.decode(errors='replace').strip()}")
+    raise Error(f"{else_}: the command does not end within {COMMAND_S:.0f} s")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from edgegc.errors import Unavailable
+from edgegc.errors import Error, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -41,13 +41,12 @@ class Pinging:
     """A series of pings. Counts while it is entered; complete after :func:`pinging` was left."""
 
     def __init__(self, host: Host, address: str, *, every_s: float) -> None:
-        self.sent: list[float] = []
-        """When each was sent, in seconds of Trio's clock."""
-        self.answered: dict[int, float] = {}
-        """When which was answered first."""
+        self._sent_at: list[float] = []
+        self._answered_at: dict[int, float] = {}
+        self._first = 0
+        self._heard = trio.Event()
         self.lag_ns: list[int] = []
         """How late each was sent: our own fault, not the network's."""
-        self._heard = trio.Event()
         self._address = address
         self._every_s = every_s
         self._mark = secrets.token_bytes(MARK_BYTES)
@@ -59,28 +58,44 @@ class Pinging:
             raise Unavailable(f"pings can't be sent from {host.name}: {error.strerror}") from error
 
     @property
+    def sent(self) -> int:
+        """How many were sent."""
+        return len(self._sent_at) - self._first
+
+    @property
+    def answered(self) -> int:
+        """How many were answered in time."""
+        return len(self._answered_at)
+
+    @property
     def lost(self) -> int:
-        """How many were not answered in time."""
-        return len(self.sent) - len(self.answered)
+        """How many were not, as far as is known."""
+        return self.sent - self.answered
 
     @property
     def longest_gap_s(self) -> float:
         """The longest time between two answers; the whole time where there were fewer."""
-        times = sorted(self.answered.values())
+        times = sorted(self._answered_at.values())
         if len(times) < 2:
-            return self.sent[-1] - self.sent[0] if self.sent else 0.0
+            return self._sent_at[-1] - self._sent_at[self._first] if self.sent else 0.0
         return max(after - before for before, after in pairwise(times))
 
     def round_trips_ns(self) -> list[int]:
         """Return how long each that was answered took."""
-        return [round((at - self.sent[number]) * NS_PER_S) for number, at in self.answered.items()]
+        return [round((at - self._sent_at[number]) * NS_PER_S) for number, at in self._answered_at.items()]
+
+    def forget(self) -> None:
+        """Count from now on: what was sent before never was."""
+        self._first = len(self._sent_at)
+        self._answered_at.clear()
+        self.lag_ns.clear()
 
     async def until_answered(self, within_s: float) -> None:
-        """Wait until the next answer. Raises Unavailable where none comes within so many seconds."""
+        """Wait until the next answer. Raises errors.Error where none comes within so many seconds."""
         with trio.move_on_after(within_s):
             await self._heard.wait()
             return
-        raise Unavailable(f"no ping over the overlay was answered within {within_s:.0f} s")
+        raise Error(f"no ping over the overlay was answered within {within_s:.0f} s")
 
     async def _send(self) -> None:
         due = trio.current_time()
@@ -88,8 +103,8 @@ class Pinging:
             await trio.sleep_until(due)
             now = trio.current_time()
             self.lag_ns.append(round((now - due) * NS_PER_S))
-            number = len(self.sent)
-            self.sent.append(now)
+            number = len(self._sent_at)
+            self._sent_at.append(now)
             # Where nothing can leave, for the tunnel's device is away, it is lost, too.
             with suppress(OSError):
                 await self._socket.sendto(echo_request(number, self._mark), (self._address, 0))
@@ -99,13 +114,13 @@ class Pinging:
         while True:
             packet = await self._socket.recv(MOST_BYTES)
             number = number_of(packet, self._mark)
-            if number is None or number >= len(self.sent) or number in self.answered:
+            if number is None or number in self._answered_at:
                 continue
             now = trio.current_time()
-            if now - self.sent[number] <= LATE_S:
-                self.answered[number] = now
-                self._heard.set()
-                self._heard = trio.Event()
+            if self._first <= number < len(self._sent_at) and now - self._sent_at[number] <= LATE_S:
+                self._answered_at[number] = now
+                heard, self._heard = self._heard, trio.Event()
+                heard.set()
 
     async def _late_ones(self) -> None:
         with trio.move_on_after(LATE_S):
@@ -144,7 +159,7 @@ async def answers(host: Host, address: str, *, within_s: float) -> bool:
     try:
         async with pinging(host, address, every_s=AGAIN_S) as series:
             await series.until_answered(within_s)
-    except Unavailable:
+    except Error:
         return False
     return True
 

@@ -6,7 +6,6 @@ Knows no scenario's inside and nothing of terminals: who watches is told through
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import time
 import traceback
@@ -18,7 +17,7 @@ import msgspec
 import trio
 
 from edgegc import errors
-from edgegc.perf import beside, cpus, device, host, references, thresholds
+from edgegc.perf import beside, cpus, device, host, network, references, thresholds
 from edgegc.perf.bench import Bench, Found, Laboratory
 from edgegc.perf.plan import Ask
 from edgegc.perf.result import Case, Measurement, Report
@@ -40,7 +39,6 @@ INTERRUPTED: Final = 130
 """Exit codes, as scripts know them."""
 SHORTEST_S: Final = 1.0
 """A reference is measured for at least so long."""
-NAMESPACE_PROGRAM: Final = "ip"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -305,12 +303,12 @@ async def _stand_beside(
 def lacks(needs: Iterable[Need], *, nebula: Path | None = None) -> str:
     """Return the sentence about what this machine lacks of what a scenario needs; empty where it has it all."""
     for need in sorted(needs):
-        if need in ("root", "namespaces") and os.geteuid() != 0:
-            return "it needs root"
-        if need == "namespaces" and shutil.which(NAMESPACE_PROGRAM) is None:
-            return f"it makes network namespaces with '{NAMESPACE_PROGRAM}' of iproute2, which is not there"
+        if need == "root" and os.geteuid() != 0:
+            return "it needs root: run it with sudo"
+        if need == "namespaces" and (missing := network.missing()):
+            return missing
         if need == "nebula" and nebula is None:
-            return "it needs nebula, which is not in PATH; name it with --nebula PATH"
+            return "it needs nebula, which is not in PATH: apt install nebula, or name it with --nebula PATH"
     return ""
 
 
