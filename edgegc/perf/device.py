@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import subprocess
 import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -161,11 +162,15 @@ def cage(device: Device, *, proc_self: Path = PROC_SELF) -> Iterator[Cage]:
         ):
             _limit_memory_v1(memory, device)
             _limit_cpu_v1(cpu, device)
-            yield Cage(device, version="v1", memory=memory, cpu=cpu)
+            made = Cage(device, version="v1", memory=memory, cpu=cpu)
+            _try(made)
+            yield made
     else:
         with _group_v2(hierarchies, name) as group:
             _limit_v2(group, device)
-            yield Cage(device, version="v2", memory=group, cpu=group)
+            made = Cage(device, version="v2", memory=group, cpu=group)
+            _try(made)
+            yield made
 
 
 def sweep(*, proc_self: Path = PROC_SELF) -> list[str]:
@@ -394,6 +399,15 @@ def _limit_v2(group: Path, device: Device) -> None:
     if (group / "memory.swap.max").exists():
         _write(group / "memory.swap.max", 0)
     _write(group / "cpu.max", f"{device.quota_us} {device.period_us}")
+
+
+def _try(made: Cage) -> None:
+    """Have something join, and raise Unavailable where it can't: v2 asks for rights on the group that it leaves, too."""
+    tried = subprocess.run(made.wrap(["/bin/sh", "-c", ":"]), capture_output=True, text=True, check=False)
+    if tried.returncode:
+        raise Unavailable(
+            f"no process can be brought into the control group {made.groups[-1]} ({tried.stderr.strip()}): {REMEDY}"
+        )
 
 
 def _write(path: Path, value: int | str) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from edgegc.errors import Invalid, Unavailable
-from edgegc.perf import leftovers
+from edgegc.perf import device, leftovers
 from edgegc.perf.device import Device, _limit_v2, cage, surroundings, sweep
 
 if TYPE_CHECKING:
@@ -107,8 +107,8 @@ def test_a_device_that_nothing_starts_on_is_refused() -> None:
     ("percent", "quota_us", "period_us"), [(25, 2500, 10_000), (100, 10_000, 10_000), (5, 1000, 20_000)]
 )
 def test_a_quota_is_never_below_what_the_kernel_takes(percent: float, quota_us: int, period_us: int) -> None:
-    device = Device(memory_bytes=512 << 20, cpu_percent=percent)
-    assert (device.quota_us, device.period_us) == (quota_us, period_us)
+    share = Device(memory_bytes=512 << 20, cpu_percent=percent)
+    assert (share.quota_us, share.period_us) == (quota_us, period_us)
 
 
 def test_v1_limits_memory_and_cpu_in_groups_below_our_own(machine: Machine) -> None:
@@ -210,6 +210,19 @@ def test_a_limit_that_the_kernel_refuses_is_told(tmp_path: Path) -> None:
     (group / "cpu.max").mkdir(parents=True)  # cannot be written, as where a group further up has less
     with pytest.raises(Unavailable, match=r"cpu\.max .*so this device can't be emulated"):
         _limit_v2(group, BOARD)
+
+
+def test_a_group_that_nothing_may_join_is_told_before_anything_is_measured(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine.v1()
+    monkeypatch.setattr(device, "JOIN", device.JOIN.replace("cgroup.procs", "missing/cgroup.procs"))
+    monkeypatch.setattr(device, "EMPTY_S", 0.0)
+    with (
+        pytest.raises(Unavailable, match=r"no process can be brought into the control group.*run it as root"),
+        cage(BOARD, proc_self=machine.proc_self),
+    ):
+        pass
 
 
 def test_a_program_joins_every_group_before_it_becomes_itself(machine: Machine) -> None:
