@@ -101,7 +101,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     status: Status
     reasons: tuple[str, ...] = ()
     in_process: bool = False
-    """Measured inside the suite's own process on the store, not over HTTP."""
+    """Measured in one process with the store, where its functions are called, not over HTTP."""
     parameters: dict[str, str | int | float | bool] = {}
     measurements: tuple[Measurement, ...] = ()
 
