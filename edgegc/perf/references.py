@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import random
+import resource
 import signal
 import socket
 import struct
@@ -245,6 +246,10 @@ def _answer(body_bytes: int) -> bytes:
 
 
 def _listen() -> socket.socket:
+    # Started by hand, 1024 files would be all; the generator has more connections than that.
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listening.bind((HOST, 0))
     listening.listen(BACKLOG)

@@ -161,6 +161,15 @@ async def test_each_connection_sends_its_own_request_over_and_over() -> None:
     assert set(server.paths()) == {b"/0", b"/1", b"/2", b"/3"}
 
 
+async def test_an_eager_load_does_not_wait_for_the_last_connection() -> None:
+    async with serving(lambda *_: OK) as server:
+        eager = plan(server, connections=3, duration_s=0.5, connect_within_s=60.0, eager=True)
+        load = await client.run(eager)
+    assert load.connected == 1
+    assert only(load).requests > 5
+    assert load.duration_s == 0.5
+
+
 async def test_what_is_sent_once_ends_the_plan_when_it_is_used_up() -> None:
     creates = Ask(name="create", requests=tuple(get(f"/{i}") for i in range(50)), once=True)
     async with serving(lambda *_: OK) as server:
@@ -237,6 +246,14 @@ async def test_an_idle_connection_that_is_closed_is_no_error() -> None:
         load = await client.run(plan(server, connections=2, rate_per_s=0.1, seed=1))
     assert not load.errors
     assert load.reconnects > 2
+
+
+async def test_a_server_that_turns_connections_away_is_not_stormed() -> None:
+    async with serving(lambda *_: None) as server:
+        load = await client.run(plan(server, connections=5, duration_s=1.0))
+    # At once, then after 0.1, 0.2, 0.4 and 0.8 s.
+    assert 5 * 2 <= only(load).errors["closed"] <= 5 * 5
+    assert load.reconnects == only(load).errors["closed"]
 
 
 @pytest.mark.parametrize(

@@ -104,7 +104,6 @@ class Connection:
         "index",
         "kind",
         "opened_in_ns",
-        "opened_ns",
         "queued",
         "reader",
         "resting",
@@ -124,7 +123,6 @@ class Connection:
         """A request is out."""
         self.idle = False
         """It is open, and none is."""
-        self.opened_ns = 0
         self.opened_in_ns = 0
         """How long it took to be open, TLS included."""
         self.reader = Reader()
@@ -225,8 +223,7 @@ class Connection:
     def _ready(self) -> None:
         assert self._socket is not None
         self._loop.change(self._socket.fileno(), _IN, self._readable)
-        self.opened_ns = monotonic_ns()
-        self.opened_in_ns = self.opened_ns - self._begun_ns
+        self.opened_in_ns = monotonic_ns() - self._begun_ns
         self.idle = True
         self._owner.opened(self)
 

@@ -34,7 +34,9 @@ OPENED_PER_S: Final = 1000
 """Connections, where a plan does not say: servers accept this many while they answer."""
 RETRY_FIRST_NS: Final = 100_000_000
 RETRY_LONGEST_NS: Final = 1_000_000_000
-"""A connection that fails is opened again after the first, which doubles with each failure, to the longest."""
+"""A connection that breaks with a request on it is opened again at once; one that breaks without, or again before it was
+answered, after the first, which doubles each time, to the longest: a server that is full turns clients away, and those that
+came back at once would be all that it sees."""
 
 
 class Course:
@@ -101,7 +103,6 @@ class Course:
         """It can be asked."""
         self._open += 1
         self._opening.pop(connection, None)
-        connection.failures = 0
         self._tally.connect.record(connection.opened_in_ns)
         self._settle(connection)
         # The last one to settle is asked there already.
@@ -113,6 +114,7 @@ class Course:
         now_ns = monotonic_ns()
         del self._waiting[connection]
         connection.answers += 1
+        connection.failures = 0
         reader = connection.reader
         due_ns = connection.due_ns
         if self._counts(due_ns, now_ns):
@@ -146,19 +148,20 @@ class Course:
             self._reopen(connection, now_ns)
         elif self._opening.pop(connection, None) is not None:
             self._tally.errors["connect timeout" if kind == "timeout" else kind] += 1
-            connection.failures += 1
             self._settle(connection)
-            wait_ns = min(RETRY_FIRST_NS << min(connection.failures - 1, 10), RETRY_LONGEST_NS)
-            self._loop.call_at(now_ns + wait_ns, lambda: self._open_one(connection))
+            connection.failures = max(1, connection.failures)
+            self._open_again(connection, now_ns)
         else:
             self._tally.errors[kind] += 1
-            self._reopen(connection, _not_at_once(connection, now_ns))
+            connection.failures = max(1, connection.failures)
+            self._reopen(connection, now_ns)
         if self._phase == "draining":
             self._drained()
 
     def left(self, connection: Connection) -> None:
         """The server closed an idle connection: no error, but another one is needed."""
-        self._reopen(connection, _not_at_once(connection, monotonic_ns()))
+        connection.failures = max(1, connection.failures)
+        self._reopen(connection, monotonic_ns())
 
     # Connections.
 
@@ -180,10 +183,16 @@ class Course:
             self._opening[connection] = monotonic_ns()
             connection.open()
 
-    def _reopen(self, connection: Connection, at_ns: int) -> None:
+    def _reopen(self, connection: Connection, now_ns: int) -> None:
         self._open -= 1
         self._tally.reconnects += 1
-        self._loop.call_at(at_ns, lambda: self._open_one(connection))
+        self._open_again(connection, now_ns)
+
+    def _open_again(self, connection: Connection, now_ns: int) -> None:
+        failures = connection.failures
+        wait_ns = min(RETRY_FIRST_NS << min(failures - 1, 10), RETRY_LONGEST_NS) if failures else 0
+        connection.failures = failures + 1
+        self._loop.call_at(now_ns + wait_ns, lambda: self._open_one(connection))
 
     def _settle(self, connection: Connection) -> None:
         """The load begins once every connection is open, or has failed to."""
@@ -380,14 +389,6 @@ class Course:
             most_answers=max(answers),
             partial=self._partial,
         )
-
-
-def _not_at_once(connection: Connection, now_ns: int) -> int:
-    """Return when to open a connection again that ended without having been asked.
-
-    A server that is full turns clients away at once: those that came back at once would be all that it sees.
-    """
-    return max(now_ns, connection.opened_ns + RETRY_FIRST_NS)
 
 
 def _unless(request: bytes, etag: bytes) -> bytes:
