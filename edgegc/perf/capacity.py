@@ -19,7 +19,6 @@ from edgegc.perf import fleet, ground, metrics, seed
 from edgegc.perf.fleet import HOLD_S, Fleet
 from edgegc.perf.result import Case
 from edgegc.perf.scenario import Scenario
-from edgegc.perf.scenarios import memory
 
 if TYPE_CHECKING:
     from edgegc.perf.bench import Bench
@@ -270,7 +269,9 @@ async def _measured(bench: Bench, place: Ground, wanted: Fleet, case: str) -> Me
 def _short(nodes: int, limits: Limits) -> Fleet:
     """Return a fleet that is only there to be weighed: all connected, and asking as it always does."""
     interval_s = limits.interval_s
-    return Fleet(nodes=nodes, interval_s=None if interval_s is None else min(interval_s, CALM_S), duration_s=CALM_S)
+    return Fleet(
+        nodes=nodes, interval_s=None if interval_s is None else min(interval_s, CALM_S), duration_s=CALM_S
+    )
 
 
 def _private(measured: Measurement) -> float:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 import trio
 
+from edgegc.errors import Unavailable
 from edgegc.perf import requests
 from edgegc.perf.histogram import Histogram
 from edgegc.perf.plan import Ask, Plan
@@ -81,6 +82,24 @@ async def measure(bench: Bench, ground: Ground, fleet: Fleet, *, case: str) -> N
     ) as meter:
         run.meter = meter
         await run.go()
+
+
+async def most_polls(bench: Bench, ground: Ground, *, connections: int, seconds: float) -> float:
+    """Return how many version checks a second the server answers at most; nothing is written down."""
+    checks = tuple(requests.version(node.token) for node in ground.seeded.nodes)
+    load = await bench.load(
+        Plan(
+            target=ground.target,
+            asks=(Ask(name="poll", requests=checks),),
+            connections=connections,
+            duration_s=seconds,
+            warmup_s=SETTLE_S,
+            connect_within_s=opening_s(connections, tls=ground.target.tls),
+        )
+    )
+    if not load.asks[0].requests:
+        raise Unavailable(f"no version check was answered: {load.asks[0].errors or load.errors}")
+    return load.asks[0].requests / load.duration_s
 
 
 class _Run:
@@ -183,7 +202,9 @@ class _Run:
             needed = -(-nodes * share // 100)
             if rounds:
                 reached_s = median(took[needed - 1] / NS_PER_S for took in rounds)
-                self.meter.figure(f"to_{share}_percent", reached_s, "s", note="of the nodes, from a change on")
+                self.meter.figure(
+                    f"to_{share}_percent", reached_s, "s", note="of the nodes, from a change on"
+                )
         self.meter.figure("answers_per_s", answer.requests / load.duration_s, "per_s", better="neither")
         for errors in (load.errors, answer.errors):
             self._count(errors)
@@ -192,7 +213,6 @@ class _Run:
         """Write down what became of downloads."""
         if not self.downloads:
             return
-        from edgegc.perf.histogram import Histogram
 
         latency = Histogram()
         for load in self.downloads:

@@ -14,7 +14,7 @@ import trio
 
 from edgegc.client import Client
 from edgegc.connection import parse_target
-from edgegc.errors import Conflict, Error, Invalid
+from edgegc.errors import Conflict, Invalid
 from edgegc.model import message
 from edgegc.perf import seed
 from edgegc.perf.plan import Target

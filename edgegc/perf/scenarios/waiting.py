@@ -157,7 +157,7 @@ async def reconnect_herd(bench: Bench) -> None:
             await served.server.restart()
             await bench.settle(served.server.pid)
             async with bench.measure(
-                case, model="closed", of=served.server, parameters={"connections": nodes, "tls": tls}
+                case, model="none", of=served.server, parameters={"connections": nodes, "tls": tls}
             ) as meter:
                 load = await bench.load(plan)
                 took = sorted(at_ns - load.began_ns for at_ns in load.asks[0].at_ns)
