@@ -20,6 +20,11 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "list": ("edgegc.cli.perf_run:list_", "Scenarios: what each proves, how long it takes, how much memory."),
     "run": ("edgegc.cli.perf_run:run", "Measure this box, or another release on it."),
     "serve": ("edgegc.cli.perf_serve:serve", "The server that the scenarios use, for other tools to ask."),
+    "load": ("edgegc.cli.perf_load:load", "A simulated fleet: so many nodes that poll."),
+    "capacity": (
+        "edgegc.cli.perf_load:capacity",
+        "The most nodes that this box carries, and what limits it.",
+    ),
     "report": ("edgegc.cli.perf_report:report", "Show what a run found: text, Markdown, HTML, CSV, JSON."),
     "compare": ("edgegc.cli.perf_report:compare", "Tell whether a release is slower than another."),
     "baseline": ("edgegc.cli.perf_report:baseline", "Reports that are kept to compare later ones with."),

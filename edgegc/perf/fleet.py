@@ -17,13 +17,15 @@ import trio
 
 from edgegc.errors import Unavailable
 from edgegc.perf import requests
+from edgegc.perf.ground import borrowed, own
 from edgegc.perf.histogram import Histogram
 from edgegc.perf.plan import Ask, Plan
+from edgegc.perf.scenario import Scenario
 from edgegc.perf.scenarios import furnish
 
 if TYPE_CHECKING:
     from edgegc.perf.bench import Bench, Meter
-    from edgegc.perf.ground import Ground
+    from edgegc.perf.ground import Elsewhere, Ground
     from edgegc.perf.plan import Load
 
 HOLD_S: Final = 50.0
@@ -40,6 +42,10 @@ DOWNLOADERS: Final = 64
 NS_PER_S: Final = 1_000_000_000
 NEVER_NS: Final = 1 << 62
 SHARES: Final = (50, 95, 100)
+STARTING_S: Final = 5.0
+"""Of a server, with its nodes made."""
+NODE_BYTES: Final = 64 * 1024
+"""What server and generator hold for a node that is connected, TLS included."""
 FIRST_CHANGE: Final = 0.2
 """Of the distance between two: the first one comes soon, so that a short run has one."""
 
@@ -82,6 +88,28 @@ async def measure(bench: Bench, ground: Ground, fleet: Fleet, *, case: str) -> N
     ) as meter:
         run.meter = meter
         await run.go()
+
+
+def scenario(fleet: Fleet, *, elsewhere: Elsewhere | None, tls: bool) -> Scenario:
+    """Return a fleet as a scenario: on a server of our own, or ``elsewhere``."""
+
+    async def run(bench: Bench) -> None:
+        place = (
+            own(bench, nodes=fleet.nodes, room=fleet.nodes, tls=tls)
+            if elsewhere is None
+            else borrowed(elsewhere, nodes=fleet.nodes, seed_number=bench.seed)
+        )
+        async with place as ground:
+            await measure(bench, ground, fleet, case="")
+
+    return Scenario(
+        name="fleet",
+        proves="a simulated fleet",
+        run=run,
+        quick_s=0,
+        full_s=STARTING_S + opening_s(fleet.nodes, tls=tls) + SETTLE_S + fleet.duration_s,
+        ram_bytes=fleet.nodes * NODE_BYTES,
+    )
 
 
 async def most_polls(bench: Bench, ground: Ground, *, connections: int, seconds: float) -> float:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from edgegc.perf.bench import Bench
     from edgegc.perf.server import Server
 
-SPARE_CONNECTIONS: Final = 128
+SPARE_CONNECTIONS: Final = 1024
 """For downloads and administrators, beside a connection of each node."""
 HIGHEST_RATE: Final = "1000000"
 NETWORK: Final = "10.0.0.0/8"

@@ -28,8 +28,7 @@ GROUPS = {
     "service": "show",
     "settings": "show",
     "completion": "",
-    "perf": "doctor list run serve report compare baseline",
-    "perf baseline": "save list show",
+    "perf": "doctor list run serve capacity load report compare baseline",
 }
 COMMANDS = {*ALONE.split(), *GROUPS} | {
     f"{group} {one}" for group, commands in GROUPS.items() for one in commands.split()
