@@ -29,6 +29,7 @@ GROUPS = {
     "settings": "show",
     "completion": "",
     "perf": "doctor list run serve capacity load report compare baseline",
+    "perf baseline": "save list show",
 }
 COMMANDS = {*ALONE.split(), *GROUPS} | {
     f"{group} {one}" for group, commands in GROUPS.items() for one in commands.split()
