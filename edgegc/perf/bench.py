@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import msgspec
 import trio
 
+from edgegc.errors import Error, Unavailable
 from edgegc.perf import device as devices
 from edgegc.perf import monitor, process, references, seed, server, surroundings, validity
 from edgegc.perf.generator import client as generator
@@ -223,12 +224,15 @@ class Bench:
                 nebula=self.nebula,
                 directory=self.laboratory.directory,
             )
-            started = await stack.enter_async_context(
-                server.serving(options, cage=cage, cpu=self.cpus.server)
-            )
-            self.warnings += [each for each in started.warnings if each not in self.warnings]
-            seeded = await seed.seed(started, nodes=nodes, keys=keys, seed=self.seed)
-            await self.settle(started.pid)
+            try:
+                started = await stack.enter_async_context(
+                    server.serving(options, cage=cage, cpu=self.cpus.server)
+                )
+                self.warnings += [each for each in started.warnings if each not in self.warnings]
+                seeded = await seed.seed(started, nodes=nodes, keys=keys, seed=self.seed)
+                await self.settle(started.pid)
+            except Unavailable as raised:
+                raise Error(raised.message) from raised
             yield Served(server=started, seeded=seeded)
 
     @asynccontextmanager

@@ -247,6 +247,8 @@ async def _repetition(
         else:
             await scenario.run(bench)
     except Exception as raised:
+        # What a scenario dies of that is being cancelled is no finding.
+        await trio.lowlevel.checkpoint_if_cancelled()
         status, why = _explain(raised)
     finally:
         known.add(bench.found)
@@ -295,6 +297,7 @@ async def _stand_beside(
             ) as meter:
                 meter.take(await bench.load(plan))
     except Exception as raised:
+        await trio.lowlevel.checkpoint_if_cancelled()
         known.trouble_with(standard.case, *_explain(raised))
     finally:
         known.add(bench.found)

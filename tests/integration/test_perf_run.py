@@ -1,0 +1,231 @@
+"""A run of the laboratory on real servers: what is in its report, also where it breaks or is interrupted."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+
+from edgegc.errors import Error, Unavailable
+from edgegc.perf import document, requests, run
+from edgegc.perf.plan import Ask, Plan
+from edgegc.perf.scenario import Scenario
+from edgegc.perf.thresholds import Threshold
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
+
+    from edgegc.perf.bench import Bench, Served
+    from edgegc.perf.result import Case, Report
+
+LIMIT_S = 60
+"""Within which whatever is waited for has come."""
+
+
+class Observer:
+    def __init__(self) -> None:
+        self.begun: list[tuple[str, int]] = []
+        self.ended: list[str] = []
+
+    def begins(self, scenario: Scenario, repetition: int, left_s: float) -> None:
+        self.begun.append((scenario.name, repetition))
+
+    def ends(self, cases: Sequence[Case]) -> None:
+        self.ended += [case.name for case in cases]
+
+
+def scenario(
+    measure: Callable[[Bench], Awaitable[None]], *cases: str, name: str = "api.test", **more: object
+) -> Scenario:
+    fields = {"quick_s": 1, "full_s": 1, "ram_bytes": 1, "proves": "that it works", **more}
+    return Scenario(name=name, run=measure, cases=cases or ("",), **fields)  # type: ignore[arg-type]
+
+
+def checks(served: Served, **more: object) -> Plan:
+    ask = Ask(name="version", requests=tuple(requests.version(node.token) for node in served.seeded.nodes))
+    fields = {"connections": 4, "duration_s": 0.5, "connect_within_s": 0, **more}
+    return Plan(target=served.server.target, asks=(ask,), **fields)  # type: ignore[arg-type]
+
+
+async def versions(bench: Bench) -> None:
+    async with bench.server(nodes=5) as served, bench.measure(model="closed", of=served) as meter:
+        meter.take(await bench.load(checks(served)))
+        meter.figure("answer", 42, "count")
+        meter.mark("done")
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    # Sockets have short paths, shorter than pytest's.
+    with tempfile.TemporaryDirectory(prefix="perf-") as made:
+        yield Path(made)
+
+
+async def measured(
+    directory: Path, *scenarios: Scenario, **more: object
+) -> tuple[Report, list[Report], Observer]:
+    written: list[Report] = []
+    observer = Observer()
+    options = run.Options(scenarios=scenarios, suite="quick", directory=directory, **more)  # type: ignore[arg-type]
+    report = await run.run(options, observer=observer, write=written.append)
+    return report, written, observer
+
+
+async def test_a_case_has_what_was_asked_what_it_took_and_what_the_server_used(directory: Path) -> None:
+    report, written, observer = await measured(directory, scenario(versions), repeat=2)
+    assert written[-1] == report
+    assert not report.partial
+    assert observer.begun == [("api.test", 0), ("api.test", 1)]
+    (case,) = report.cases
+    assert [each.repetition for each in case.measurements] == [0, 1]
+    for each in case.measurements:
+        assert each.requests > 20
+        assert each.errors == {}
+        assert each.duration_s == pytest.approx(0.5, abs=0.2)
+        assert sum(each.latency.counts) == each.requests
+        assert each.server_cpu_s
+        assert each.generator_cpu_s > 0
+        assert each.samples[-1].rss_bytes > 20_000_000
+        assert each.samples[-1].database_bytes > 0
+        assert each.figures["answer"].value == 42
+        assert each.marks[0].what == "done"
+    assert report.versions["edgegc"]
+    assert report.host.fsync_p99_s > 0
+
+
+async def test_nothing_in_a_report_says_where_or_who(directory: Path) -> None:
+    seen: list[str] = []
+
+    async def remembering(bench: Bench) -> None:
+        async with bench.server(nodes=2) as served, bench.measure(model="closed", of=served) as meter:
+            seen.extend((served.seeded.nodes[0].token, served.seeded.admin_token))
+            meter.take(await bench.load(checks(served)))
+
+    report, _, _ = await measured(directory, scenario(remembering))
+    text = document.encode(report).decode()
+    for secret in (*seen, "127.0.0.1", str(directory), os.uname().nodename):
+        assert secret not in text
+
+
+async def test_a_scenario_that_breaks_is_in_the_report_with_the_reason_and_the_others_are_measured(
+    directory: Path,
+) -> None:
+    async def breaks(bench: Bench) -> None:
+        async with bench.measure("first", model="none") as meter:
+            meter.record(5)
+        raise ZeroDivisionError("by design")
+
+    async def refuses(bench: Bench) -> None:
+        raise Error("the server said no")
+
+    async def lacks(bench: Bench) -> None:
+        raise Unavailable("there is no moon tonight")
+
+    async def works(bench: Bench) -> None:
+        async with bench.measure(model="none") as meter:
+            meter.record(7)
+
+    report, _, _ = await measured(
+        directory,
+        scenario(breaks, "first", "second", name="db.breaks"),
+        scenario(refuses, name="db.refuses"),
+        scenario(lacks, name="db.lacks"),
+        scenario(works, name="db.works"),
+    )
+    found = {case.name: case for case in report.cases}
+    assert found["db.breaks[first]"].measurements[0].requests == 1
+    assert found["db.breaks[second]"].status == "failed"
+    assert "ZeroDivisionError: by design (test_perf_run.py:" in found["db.breaks[second]"].reasons[0]
+    assert found["db.refuses"].reasons == ("the server said no",)
+    assert found["db.lacks"].status == "unavailable"
+    assert found["db.lacks"].reasons == ("there is no moon tonight",)
+    assert found["db.works"].measurements[0].requests == 1
+    assert run.exit_code(report) == 1
+
+
+async def test_a_server_that_dies_is_no_measurement(directory: Path) -> None:
+    async def dies(bench: Bench) -> None:
+        async with bench.server(nodes=2) as served, bench.measure(model="none", of=served) as meter:
+            await served.server.crash()
+            meter.record(1)
+
+    report, _, _ = await measured(directory, scenario(dies))
+    assert report.cases[0].status == "invalid"
+    assert any("ended" in why for why in report.cases[0].reasons)
+    assert run.exit_code(report) == 5
+
+
+async def test_a_server_that_does_not_start_is_a_failure_and_tells_its_last_words(directory: Path) -> None:
+    command = (sys.executable, "-c", "import sys; sys.exit('this is no release')")
+    report, _, _ = await measured(directory, scenario(versions), command=command)
+    (case,) = report.cases
+    assert case.status == "failed"
+    assert "this is no release" in case.reasons[0]
+
+
+async def test_a_reference_gets_the_load_of_the_case_that_it_stands_beside(directory: Path) -> None:
+    async def version(bench: Bench) -> None:
+        async with (
+            bench.server(nodes=5) as served,
+            bench.measure("hot-closed", model="closed", of=served) as meter,
+        ):
+            meter.take(await bench.load(checks(served, connections=7)))
+
+    report, _, _ = await measured(directory, scenario(version, "hot-closed", name="api.version"))
+    assert [each.name for each in report.references] == ["raw_echo[version]", "plain_quart[version]"]
+    for each in report.references:
+        assert each.parameters["connections"] == 7
+        assert each.measurements[0].requests > 20
+        assert each.measurements[0].errors == {}
+
+
+async def test_a_floor_that_is_missed_shows_in_the_exit_code(directory: Path) -> None:
+    wanted = Threshold(case="api.test", metric="figure:answer", op=">", value=50, kind="floor")
+    report, _, _ = await measured(directory, scenario(versions), thresholds=(wanted,))
+    trusted = report.cases[0].status == "ok"
+    assert report.verdicts[0].held is (False if trusted else None)
+    assert run.exit_code(report) == (99 if trusted else 5)
+
+
+async def test_what_was_measured_before_an_interrupt_is_the_report(directory: Path) -> None:
+    async def first(bench: Bench) -> None:
+        async with bench.measure("one", model="none") as meter:
+            meter.record(3)
+        os.kill(os.getpid(), signal.SIGINT)
+        await trio.sleep(LIMIT_S)
+
+    with trio.fail_after(LIMIT_S):
+        report, written, _ = await measured(
+            directory, scenario(first, "one", "two", name="db.first"), scenario(versions)
+        )
+    assert report.partial
+    assert written[-1] == report
+    assert [case.name for case in report.cases] == ["db.first[one]"]
+    assert run.exit_code(report) == 130
+
+
+def test_the_command_writes_a_valid_partial_report_when_it_is_interrupted(directory: Path) -> None:
+    out = directory / "partial.json"
+    words = ["run", "--suite", "quick", "--only", "db.node_*", "--dir", str(directory), "--out", str(out)]
+    command = subprocess.Popen([sys.executable, "-m", "edgegc.perf", *words], stdout=subprocess.DEVNULL)
+    try:
+        until = time.monotonic() + LIMIT_S
+        while not out.exists() and time.monotonic() < until:
+            assert command.poll() is None
+            time.sleep(0.05)
+        command.send_signal(signal.SIGINT)
+        assert command.wait(LIMIT_S) == 130
+    finally:
+        command.kill()
+        command.wait()
+    report = document.read(out)
+    assert report.partial
+    assert report.cases
