@@ -401,7 +401,7 @@ SCENARIOS: Final = (
         proves="enrolments: a token and a certificate each",
         run=enroll,
         cases=CLOSED_AND_OPEN,
-        quick_s=5,
+        quick_s=0,
         full_s=40,
         ram_bytes=SMALL_BYTES,
     ),
