@@ -20,14 +20,18 @@ if TYPE_CHECKING:
 REGRESSION: Final = 98
 INVALID: Final = 5
 UNFIT: Final = 3
-FORMATS: Final = ("text", "md", "csv", "json")
+FORMATS: Final = ("text", "md", "html", "csv", "json")
 
 
 @click.command(
-    cls=Command, example="edgegc perf report r.json\nedgegc perf report r.json --format md --out r.md"
+    cls=Command,
+    example="edgegc perf report r.json\n"
+    "edgegc perf report r.json --format html --out r.html\n"
+    "edgegc perf report new.json --base old.json --format html --out both.html",
 )
 @click.argument("file", metavar="FILE")
 @click.option("--format", "form", type=click.Choice(FORMATS), default="text", show_default=True, help="How.")
+@click.option("--base", metavar="FILE", help="html: another report, drawn and compared beside it.")
 @click.option(
     "--out",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -36,13 +40,16 @@ FORMATS: Final = ("text", "md", "csv", "json")
 )
 @local_options
 @click.pass_obj
-def report(common: Common, file: str, form: str, out: Path | None) -> None:
+def report(common: Common, file: str, form: str, base: str | None, out: Path | None) -> None:
     """Show a report: thresholds first, then a row for each case.
 
-    FILE is what 'edgegc perf run --out' wrote, several of one release in a directory, or a baseline's name.
+    FILE is what 'edgegc perf run --out' wrote, several of one release in a directory, or a baseline's name. The HTML is one
+    file with everything in it, plots included.
     """
     from edgegc.perf import document
 
+    if base is not None and form != "html":
+        raise click.UsageError("--base is drawn in html only; 'edgegc perf compare' compares as text")
     found = _read(file)
     form = "json" if common.json else form
     match form:
@@ -57,8 +64,14 @@ def report(common: Common, file: str, form: str, out: Path | None) -> None:
             from edgegc.perf.report import csv
 
             body = csv.render(found)
+        case "html":
+            from edgegc.perf.report import html
+
+            body = html.render(found, base=_read(base) if base is not None else None)
         case _:
             body = document.encode(found).decode()
+    if form == "html" and out is None and sys.stdout.isatty():
+        raise click.UsageError("HTML is not for a terminal; give --out FILE, or send it somewhere with >")
     _emit(common, body, out)
 
 
@@ -94,6 +107,9 @@ def report(common: Common, file: str, form: str, out: Path | None) -> None:
     show_default=True,
     help="How.",
 )
+@click.option(
+    "--html", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Also draw both reports."
+)
 @local_options
 @click.pass_obj
 def compare(
@@ -104,6 +120,7 @@ def compare(
     cross_host: bool,
     every: bool,
     form: str,
+    html: Path | None,
 ) -> int:
     """Tell whether NEW is slower than BASE. Exit 98 if it is, 5 if nothing could be compared.
 
@@ -121,6 +138,10 @@ def compare(
         found = compared(*reports, factor=factor, cross_host=cross_host)
     except errors.Conflict as error:
         raise Failure(error.message, Exit(UNFIT)) from error
+    if html is not None:
+        from edgegc.perf.report import html as page
+
+        _emit(common, page.render(reports[1], base=reports[0], comparison=found), html)
     if common.json or form == "json":
         emit_json(found)
     elif common.quiet:

@@ -140,7 +140,7 @@ def _head(report: Report, *, color: bool) -> Iterator[str]:
 
 
 def _rows(summaries: Sequence[Summary], *, color: bool, sparklines: bool, room: int | None) -> Iterator[str]:
-    lines = columns([TITLES, *map(_cells, summaries)], right=RIGHT)
+    lines = columns([TITLES, *map(cells, summaries)], right=RIGHT)
     longest = max(map(len, lines))
     yield styled(clipped(lines[0], room), "dim", color=color)
     for summary, line in zip(summaries, lines[1:], strict=True):
@@ -152,7 +152,8 @@ def _rows(summaries: Sequence[Summary], *, color: bool, sparklines: bool, room: 
         yield from _below(summary, room=room, color=color)
 
 
-def _cells(summary: Summary) -> tuple[str, ...]:
+def cells(summary: Summary) -> tuple[str, ...]:
+    """Return the columns that :data:`TITLES` names; fewer of what was not measured."""
     if not summary.repetitions or summary.status in ("failed", "unavailable"):
         return (summary.name, BROKEN.get(summary.status, "-"))
     p = summary.percentiles_ns
