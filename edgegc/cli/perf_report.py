@@ -266,7 +266,7 @@ def _read(name: str) -> Report:
 
 
 def print_report(common: Common, found: Report, out: Path | None = None) -> None:
-    """Print a report, or write it to a file, as text."""
+    """Print a report as text, as this terminal can show it, or write it to a file."""
     from edgegc.cli.output import width
     from edgegc.perf.report import text
 

@@ -18,6 +18,7 @@ Between different machines only that is compared, and memory.
 from __future__ import annotations
 
 import math
+import re
 import statistics
 from bisect import bisect_right
 from itertools import accumulate
@@ -454,13 +455,15 @@ def _quantities(
             yield from compared(
                 name,
                 figure.unit,
-                "figure",
+                "p99" if _TAIL.search(name) else "figure",
                 _figure(name),
                 higher_is_better=figure.better == "higher",
                 time="wall" if figure.unit == "s" or rate else None,
             )
 
 
+_TAIL: Final = re.compile(r"p9\d|longest|slowest|max")
+"""Figures that are told by few samples of many, and vary as those do."""
 _PERCENTS: Final[tuple[tuple[str, Kind, float], ...]] = (("p50", "p50", 50.0), ("p99", "p99", 99.0))
 
 

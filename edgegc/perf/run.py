@@ -242,6 +242,8 @@ async def _repetition(
     why = ""
     try:
         lacking = lacks(scenario.needs, nebula=laboratory.nebula)
+        if laboratory.command is not None and scenario.in_process:
+            lacking = "it would measure this program's store, not the other's: have that one measure itself"
         if lacking:
             status, why = "unavailable", lacking
         else:

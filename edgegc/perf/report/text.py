@@ -20,14 +20,16 @@ if TYPE_CHECKING:
 
 MARKS = {True: ("✓", "green"), False: ("✗", "red"), None: ("?", "yellow")}
 HEADINGS = {"floor": "Floors: what must hold", "goal": "Goals: what we are out for"}
-TITLES = ("CASE", "LOAD", "PER S", "P50", "P99", "P99.9", "MAX", "ERRORS", "CPU/REQ", "MEMORY")
+TITLES = ("CASE", "LOAD", "PER S", "MEAN", "P50", "P99", "P99.9", "MAX", "ERRORS", "CPU/REQ", "MEMORY")
 RIGHT = frozenset(range(2, len(TITLES)))
+DISPENSABLE = ("MAX", "MEAN", "P99.9", "LOAD", "CPU/REQ", "MEMORY")
+"""Columns that go first, in this order, where a terminal has no room for all."""
 BROKEN = {"invalid": "INVALID", "failed": "FAILED", "unavailable": "not measured"}
 
 
 def render(report: Report, *, color: bool = False, sparklines: bool = False, room: int | None = None) -> str:
     """Return the report as lines. ``room``: columns of the terminal, None for no limit; ``color`` is ANSI's."""
-    lines = [*_head(report, color=color)]
+    lines = [*_head(report, room=room, color=color)]
     for line in (
         *report.warnings,
         *(["this run was interrupted: what is missing was not measured"] * report.partial),
@@ -129,18 +131,27 @@ def load(summary: Summary) -> str:
     return "-" if summary.model == "none" else summary.model
 
 
-def _head(report: Report, *, color: bool) -> Iterator[str]:
-    yield styled(versions(report), "bold", color=color)
-    yield machine(report)
-    if report.device is not None:
-        yield device(report)
-    yield made(report)
-    if report.verdicts:
-        yield told(report.verdicts)
+def _head(report: Report, *, room: int | None, color: bool) -> Iterator[str]:
+    yield from _wrapped(versions(report), room, style="bold", color=color)
+    for line in (machine(report), device(report), made(report), told(report.verdicts)):
+        if line:
+            yield from _wrapped(line, room, style="", color=color)
 
 
 def _rows(summaries: Sequence[Summary], *, color: bool, sparklines: bool, room: int | None) -> Iterator[str]:
-    lines = columns([TITLES, *map(cells, summaries)], right=RIGHT)
+    rows = [TITLES, *map(cells, summaries)]
+    lines = columns(rows, right=RIGHT)
+    gone: set[int] = set()
+    for title in DISPENSABLE:
+        if room is None or max(map(len, lines)) <= room:
+            break
+        gone.add(TITLES.index(title))
+        kept = [i for i in range(len(TITLES)) if i not in gone]
+        lines = columns(
+            # A case that was not measured says so in its second column, and has no more.
+            [[row[i] for i in kept if i < len(row)] if len(row) > 2 else row for row in rows],
+            right=frozenset(kept.index(i) for i in kept if i in RIGHT),
+        )
     longest = max(map(len, lines))
     yield styled(clipped(lines[0], room), "dim", color=color)
     for summary, line in zip(summaries, lines[1:], strict=True):
@@ -163,7 +174,10 @@ def cells(summary: Summary) -> tuple[str, ...]:
         summary.name,
         "INVALID" if summary.status == "invalid" else load(summary),
         "-" if summary.throughput is None else units.significant(summary.throughput),
-        *("-" if no_latency else units.of_ns(value) for value in (p[50.0], p[99.0], p[99.9], summary.max_ns)),
+        *(
+            "-" if no_latency else units.of_ns(value)
+            for value in (summary.mean_ns, p[50.0], p[99.0], p[99.9], summary.max_ns)
+        ),
         f"{summary.failed:,}" if summary.failed else "-",
         "-" if summary.cpu_per_request_s is None else units.duration(summary.cpu_per_request_s),
         "-" if memory is None else units.size(memory),
