@@ -94,7 +94,7 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
     lag: Counts
     """Open model: how late the generator was with what was due, whether or not a connection was free."""
     per_second: tuple[int, ...]
-    """Answers as expected in each second of the measured time."""
+    """Answers as expected in each whole second of the measured time; what is left over is in none."""
     connect: Counts
     """How long connections took to be open, TLS included."""
     cpu_s: float

@@ -125,7 +125,6 @@ async def test_a_closed_load_asks_again_as_soon_as_it_is_answered() -> None:
     assert not load.errors
     # One connection more: whether the target is there is tried first.
     assert server.connections == 4 + 1
-    assert sum(load.per_second) == answered.requests
     assert sum(answered.latency.counts) == answered.requests
     assert answered.bytes_read == len(OK) * answered.requests
     assert sum(load.connect.counts) == 4
@@ -141,6 +140,9 @@ async def test_an_open_load_asks_as_often_as_its_rate_says() -> None:
     assert 340 <= only(load).requests <= 460
     assert sum(load.lag.counts) == only(load).requests
     assert load.duration_s == 2.0
+    # Of the last second some are answered in the third.
+    assert len(load.per_second) == 2
+    assert only(load).requests - 20 <= sum(load.per_second) <= only(load).requests
 
 
 async def test_nothing_of_the_warmup_is_counted() -> None:
@@ -359,7 +361,7 @@ async def test_a_plan_that_is_stopped_tells_what_it_has() -> None:
         )
     assert load.partial
     assert load.duration_s < LIMIT_S
-    assert only(load).requests == sum(load.per_second) > 20
+    assert only(load).requests > 20
 
 
 async def test_a_plan_that_is_stopped_before_it_began_tells_that_there_is_nothing() -> None:

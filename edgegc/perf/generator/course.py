@@ -378,7 +378,7 @@ class Course:
             asks=tuple(kind.answered() for kind in tally.kinds),
             errors=dict(tally.errors),
             lag=tally.lag.counts(),
-            per_second=tuple(tally.per_second[: -int(-duration_s // 1)]),
+            per_second=tuple(tally.per_second[: int(duration_s)]),
             connect=tally.connect.counts(),
             cpu_s=self._cpu_s,
             dropped=tally.dropped,

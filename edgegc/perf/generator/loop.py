@@ -83,6 +83,7 @@ class Loop:
         """Wait and call, until stopped. Cancellation ends it between two calls, and leaves everything as it is."""
         epoll, handlers, timers = self._epoll, self._handlers, self._timers
         fd = epoll.fileno()
+        own = (fd,)
         trio_ns = 0
         while not self._is_stopped():
             now_ns = monotonic_ns()
@@ -104,10 +105,11 @@ class Loop:
                         await trio.lowlevel.wait_readable(fd)
                     trio_ns = monotonic_ns() + TRIO_EVERY_NS
                     continue
+            elif wait_ns > 0:
+                # Unlike epoll's, its timeout is exact to some 50 µs.
+                any_ready, _, _ = select.select(own, (), (), wait_ns / 1e9)
+                events = epoll.poll(0, EVENTS) if any_ready else []
             else:
-                if wait_ns > 0:
-                    # Unlike epoll's, its timeout is exact to some 50 µs.
-                    select.select((fd,), (), (), wait_ns / 1e9)
                 events = epoll.poll(0, EVENTS)
             for ready, mask in events:
                 handler = handlers.get(ready)
