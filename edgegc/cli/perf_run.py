@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from edgegc import errors
+from edgegc.cli.failure import Exit, Failure
 from edgegc.cli.options import Command, Common, local_options
 
 if TYPE_CHECKING:
@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from edgegc.perf.run import Options
     from edgegc.perf.scenario import Scenario
 
+UNFIT: Final = Exit.REFUSED
+"""3: this machine can't do what is asked, as emulating a device, or is found unfit with ``--strict``."""
+UNREACHABLE: Final = Exit.NOT_FOUND
+"""4: the release to be measured does not run."""
 DEFAULT_SEED: Final = 1
 """The same for everyone: two runs differ in what is measured, not in what is asked."""
 
@@ -139,8 +143,8 @@ def list_(common: Common) -> None:
 def run(common: Common, /, out: Path | None, strict: bool, **given: Any) -> int:
     """Measure this box: start servers, load them, and say which floors and goals hold.
 
-    Ctrl-C ends it with what was measured by then. Exit 0 if all is well, 1 if a scenario broke, 3 if --strict finds this machine
-    unfit, 4 if there is nothing to measure, 5 if a measurement can't be trusted, 99 if a floor is missed, 130 after Ctrl-C.
+    Ctrl-C ends it with what was measured by then. Exit 0 if all is well, 1 if a scenario broke, 3 if this machine is unfit, 4 if
+    the release does not run, 5 if a measurement can't be trusted, 99 if a floor is missed, 130 after Ctrl-C.
     """
     import trio
 
@@ -148,7 +152,12 @@ def run(common: Common, /, out: Path | None, strict: bool, **given: Any) -> int:
     from edgegc.perf import document
     from edgegc.perf import run as running
 
-    options = _options(given)
+    if out is not None and not out.absolute().parent.is_dir():
+        raise click.UsageError(f"--out: {out.parent} is no directory")
+    try:
+        options = _options(given)
+    except errors.Unavailable as error:
+        raise Failure(error.message, UNREACHABLE) from None
     if strict:
         from edgegc.cli import perf_doctor
 
@@ -163,8 +172,11 @@ def run(common: Common, /, out: Path | None, strict: bool, **given: Any) -> int:
         if out is not None:
             document.write(out, report)
 
-    with watching(common, options) as observer:
-        report = trio.run(lambda: running.run(options, observer=observer, write=write))
+    try:
+        with watching(common, options) as observer:
+            report = trio.run(lambda: running.run(options, observer=observer, write=write))
+    except errors.Unavailable as error:
+        raise Failure(error.message, UNFIT) from None
     return _show(common, report)
 
 
@@ -177,7 +189,7 @@ def _suites(scenario: Scenario) -> list[str]:
 
 def _options(given: dict[str, Any]) -> Options:
     """Return what the flags ask for. Raises UsageError for what can't be meant."""
-    from edgegc.perf import filesystem, host, scenario, thresholds
+    from edgegc.perf import filesystem, host, release, scenario, thresholds
     from edgegc.perf.device import Device
     from edgegc.perf.run import Options
     from edgegc.perf.scenarios import mix
@@ -189,26 +201,25 @@ def _options(given: dict[str, Any]) -> Options:
         floors = thresholds.load(given["thresholds"])
     except (errors.NotFound, errors.Invalid) as error:
         raise click.UsageError(error.message) from None
-    directory = filesystem.workplace(given["directory"])
-    server: Path | None = given["server"]
+    try:
+        directory = filesystem.workplace(given["directory"])
+    except errors.Unavailable as error:
+        raise click.UsageError(error.message) from None
+    command = release.command(given["server"]) if given["server"] else None
     return Options(
         scenarios=scenarios,
         suite=given["suite"],
         repeat=given["repeat"],
         seed=given["seed"],
         device=device,
-        command=release_command(server) if server else None,
+        command=command,
+        release=release.versions(command) if command else {},
         nebula=given["nebula"] or host.find_nebula(),
         directory=directory,
         thresholds=floors,
         argv=tuple(_said(given)),
         warnings=tuple(filter(None, [filesystem.warning(directory)])),
     )
-
-
-def release_command(file: Path) -> tuple[str, ...]:
-    """Return how another release's file is started: by the Python that runs us, as its first line may name one that is not here."""
-    return (sys.executable, str(file.absolute()))
 
 
 def _said(given: dict[str, Any]) -> list[str]:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from edgegc.perf.cpus import Cpus
     from edgegc.perf.device import Cage, Device
     from edgegc.perf.monitor import Watch, Watched
-    from edgegc.perf.plan import Load, Plan
+    from edgegc.perf.plan import Load, Plan, Progress
     from edgegc.perf.references import Running
     from edgegc.perf.result import Better, Model, Sample
     from edgegc.perf.seed import Seeded
@@ -262,7 +262,7 @@ class Bench:
         self,
         plan: Plan,
         *,
-        on_progress: Callable[[Any], None] | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
         stop: trio.Event | None = None,
     ) -> Load:
         """Have the generator make a load, on its own processor, as :func:`edgegc.perf.generator.client.run` says.
@@ -273,8 +273,7 @@ class Bench:
             plan = msgspec.structs.replace(plan, cpu=self.cpus.generator)
         if self._measuring is not None:
             self._measuring.plans.append(plan)
-        load: Load = await generator.run(plan, on_progress=on_progress, stop=stop)
-        return load
+        return await generator.run(plan, on_progress=on_progress, stop=stop)
 
     @asynccontextmanager
     async def measure(

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from edgegc.perf.result import Case, Measurement, Sample
 
 NS_PER_S: Final = 1e9
+FIGURE: Final = "figure:"
 PERCENTILE: Final = re.compile(r"p(\d+(?:\.\d+)?)")
 UNITS: Final = {
     "throughput": "per_s",
@@ -48,29 +49,31 @@ def latency(case: Case) -> Histogram:
     return merged
 
 
+def check(metric: str) -> None:
+    """Raise Invalid for a metric that is not known."""
+    if not (metric in UNITS or metric.startswith(FIGURE) or PERCENTILE.fullmatch(metric)):
+        raise Invalid(f"'{metric}' is not a metric; there are {', '.join(UNITS)}, p99, {FIGURE}NAME")
+
+
 def unit_of(case: Case, metric: str) -> str:
-    """Return a metric's unit. Raises Invalid for one that is not known."""
-    if metric.startswith("figure:"):
-        for each in case.measurements:
-            if metric[7:] in each.figures:
-                return each.figures[metric[7:]].unit
-        return ""
-    if PERCENTILE.fullmatch(metric):
-        return "s"
-    try:
-        return UNITS[metric]
-    except KeyError:
-        raise Invalid(f"'{metric}' is not a metric; there are {', '.join(UNITS)}, p99, figure:NAME") from None
+    """Return a metric's unit; of a figure that was never found none. Raises Invalid for one that is not known."""
+    check(metric)
+    if metric.startswith(FIGURE):
+        name = metric.removeprefix(FIGURE)
+        units = (each.figures[name].unit for each in case.measurements if name in each.figures)
+        return next(units, "")
+    return UNITS.get(metric, "s")
 
 
 def value(case: Case, metric: str) -> float | None:
     """Return a metric of a case in its unit; None where nothing trusted tells it. Raises Invalid for an unknown one."""
-    unit_of(case, metric)
+    check(metric)
     trusted = valid(case)
     if not trusted:
         return None
-    if metric.startswith("figure:"):
-        return _median([each.figures[metric[7:]].value for each in trusted if metric[7:] in each.figures])
+    if metric.startswith(FIGURE):
+        name = metric.removeprefix(FIGURE)
+        return _median([each.figures[name].value for each in trusted if name in each.figures])
     found = PERCENTILE.fullmatch(metric)
     if found or metric in ("mean", "max"):
         merged = latency(case)

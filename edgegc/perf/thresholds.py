@@ -61,9 +61,14 @@ def load(path: Path | None = None) -> tuple[Threshold, ...]:
     """Return the thresholds of a file, or the package's own. Raises Invalid for a file that is not understood."""
     try:
         text = path.read_text(encoding="utf-8") if path else (files("edgegc.perf") / FILE).read_text("utf-8")
-        return msgspec.convert(tomllib.loads(text), Document).threshold
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+        found = msgspec.convert(tomllib.loads(text), Document).threshold
+        for each in found:
+            metrics.check(each.metric)
+            if each.of_metric:
+                metrics.check(each.of_metric)
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, msgspec.ValidationError, Invalid) as error:
         raise Invalid(f"the thresholds of {path or FILE} can't be read: {error}") from None
+    return found
 
 
 def latency_limits(thresholds: Iterable[Threshold]) -> Mapping[str, float]:
@@ -145,7 +150,7 @@ def _ratio(threshold: Threshold, case: Case, beside: Case | None, found: float |
 
 
 def _plain(metric: str) -> str:
-    return metric.removeprefix("figure:").replace("_", " ")
+    return metric.removeprefix(metrics.FIGURE).replace("_", " ")
 
 
 def _why_nothing(case: Case) -> str:

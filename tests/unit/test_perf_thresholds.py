@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -12,6 +13,9 @@ from edgegc.perf.histogram import Histogram
 from edgegc.perf.result import Case, Figure, Measurement, Sample
 from edgegc.perf.scenario import every
 from edgegc.perf.thresholds import Threshold
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 MS = 1_000_000
 CASE = re.compile(r"([a-z]+\.[a-z0-9_]+)(?:\[(.+)\])?")
@@ -76,7 +80,14 @@ def test_a_metric_that_is_none_is_refused() -> None:
         metrics.value(case("api.a", measurement()), "speed")
 
 
-def test_a_file_that_is_none_is_refused_with_its_name(tmp_path) -> None:
+def test_a_file_with_a_metric_that_is_none_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
+    path = tmp_path / "own.toml"
+    path.write_text('[[threshold]]\ncase = "api.a"\nkind = "goal"\nmetric = "speed"\nop = ">"\nvalue = 1\n')
+    with pytest.raises(Invalid, match="'speed' is not a metric"):
+        thresholds.load(path)
+
+
+def test_a_file_that_is_none_is_refused_with_its_name(tmp_path: Path) -> None:
     path = tmp_path / "own.toml"
     path.write_text('[[threshold]]\ncase = "api.a"\nkind = "wish"\n')
     with pytest.raises(Invalid, match=r"own\.toml can't be read"):
