@@ -96,10 +96,10 @@ async def many_clusters(bench: Bench) -> None:
         async with bench.measure(model="none", of=machine.agent, parameters={"clusters": count}) as meter:
             together = await _look_often(bench, machine)
             for name, of in (("rss", _rss), ("private", _private)):
-                meter.figure(f"first {name}", of(alone), "bytes", note="the agent alone, with one cluster")
-                meter.figure(f"each more {name}", (of(together) - of(alone)) / (count - 1), "bytes")
+                meter.figure(f"first_{name}", of(alone), "bytes", note="the agent alone, with one cluster")
+                meter.figure(f"each_more_{name}", (of(together) - of(alone)) / (count - 1), "bytes")
             meter.figure(
-                "per cluster rss", _rss(together) / count, "bytes", note=f"of all with {count} clusters"
+                "per_cluster_rss", _rss(together) / count, "bytes", note=f"of all with {count} clusters"
             )
 
 
@@ -122,15 +122,13 @@ async def _listen(meter: Meter, machine: Machine, *, seconds: float) -> None:
         nursery.cancel_scope.cancel()
     hours = (trio.current_time() - began) / S_PER_H
     after = machine.nebulas()
+    meter.figure("agent_bytes_per_h", wire.tcp_bytes / hours, "bytes", note="TCP both ways, headers included")
     meter.figure(
-        "agent's bytes per hour", wire.tcp_bytes / hours, "bytes", note="TCP both ways, headers included"
+        "nebula_bytes_per_h", wire.udp_bytes / hours, "bytes", note="UDP both ways, headers included"
     )
+    meter.figure("nebula_rss", after.rss_bytes, "bytes", note="not the agent's")
     meter.figure(
-        "nebula's bytes per hour", wire.udp_bytes / hours, "bytes", note="UDP both ways, headers included"
-    )
-    meter.figure("nebula's rss", after.rss_bytes, "bytes", note="not the agent's")
-    meter.figure(
-        "nebula's cpu",
+        "nebula_cpu_percent",
         100 * (after.cpu_s - before.cpu_s) / (hours * S_PER_H),
         "percent",
         note="not the agent's",
@@ -145,7 +143,7 @@ async def _change_often(bench: Bench, meter: Meter, there: Joined) -> None:
             meter.record(round(seen_s * NS_PER_S))
             applied.append(applied_s)
     meter.figure("applied", median(applied), "s", note="until nebula has proven it; median")
-    meter.figure("applied at most", max(applied), "s")
+    meter.figure("applied_at_most", max(applied), "s")
 
 
 async def _change(there: Joined, port: int) -> list[tuple[float, float]]:

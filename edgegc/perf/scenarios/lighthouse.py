@@ -136,7 +136,7 @@ async def footprint(bench: Bench) -> None:
                     each.forget()
                 await trio.sleep(bench.seconds(IDLE_S, 2.0))
                 answered = sum(each.answered for each in series)
-                meter.figure("pings answered", answered, "count", better="higher")
+                meter.figure("pings_answered", answered, "count", better="higher")
 
 
 async def gap(bench: Bench) -> None:
@@ -290,7 +290,7 @@ def _tell_pings(meter: Meter, series: Pinging) -> None:
         meter.error("lost ping")
     meter.figure("sent", series.sent, "count", better="neither")
     meter.figure("lost", series.lost, "count")
-    meter.figure("longest gap", series.longest_gap_s, "s", note=f"pings go out every {PING_EVERY_S:g} s")
+    meter.figure("longest_gap", series.longest_gap_s, "s", note=f"pings go out every {PING_EVERY_S:g} s")
     late = sum(ns > PING_EVERY_S * NS_PER_S for ns in series.lag_ns)
     if late > LATE_SHARE * len(series.lag_ns):
         meter.invalid(f"{late} of {len(series.lag_ns)} pings were sent later than when the next was due")
@@ -329,7 +329,7 @@ SCENARIOS: Final = (
             "the reload and the box has heard it"
         ),
         run=apply_hup,
-        quick_s=3,
+        quick_s=0,
         full_s=25,
         ram_bytes=200 * MIB,
         needs=frozenset({"nebula"}),

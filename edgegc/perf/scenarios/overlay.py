@@ -5,7 +5,9 @@ Where machines join, box and machines are in network namespaces of their own; a 
 
 from __future__ import annotations
 
+import os
 import socket
+import stat
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -34,6 +36,9 @@ NETWORKS: Final = "10.{number}.0.0/16"
 FIRST_NETWORK: Final = 100
 """Beside those of the seeded cluster."""
 START_S: Final = 60.0
+RAN_AS_ROOT: Final = (
+    "lighthouses ran as root, for other users can't pass through the directory that is measured in"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +80,7 @@ class Joined:
 @asynccontextmanager
 async def lit(bench: Bench) -> AsyncIterator[Lit]:
     """Have a box with a lighthouse, on loopback. Raises errors.Error, with the box's own reason, where it does not run."""
-    async with bench.server(nodes=NODES) as served:
+    async with bench.server(nodes=NODES, environ=_user(bench)) as served:
         cluster = await make_cluster(served, 0, port=free_udp_port(), address="127.0.0.1", lighthouse=True)
         lighthouse = Lighthouse(served.server, cluster.id)
         await lighthouse.until_running(within_s=START_S)
@@ -100,7 +105,7 @@ async def joined(bench: Bench, *, count: int, through_middlebox: bool = False) -
                 limits=True,
                 inside=net.box.enter(()),
                 arguments=("--listen", f"{net.box.address}:{API_PORT}"),
-                environ={"EDGEGC_API_PUBLIC_URLS": f"https://{net.box.address}:{api_port}"},
+                environ={**_user(bench), "EDGEGC_API_PUBLIC_URLS": f"https://{net.box.address}:{api_port}"},
             )
         )
         cluster = await make_cluster(
@@ -154,6 +159,21 @@ def free_udp_port() -> int:
         attempt.bind(("0.0.0.0", 0))
         port: int = attempt.getsockname()[1]
         return port
+
+
+def _user(bench: Bench) -> dict[str, str]:
+    """Return the setting that makes a root's lighthouses run as root, where nobody else comes to their files.
+
+    In root's home, say, where a run on a small board is likely to be started. It makes no difference to what is measured.
+    """
+    directory = bench.laboratory.directory.resolve()
+    if os.geteuid() != 0 or all(
+        each.stat().st_mode & stat.S_IXOTH for each in (directory, *directory.parents)
+    ):
+        return {}
+    if RAN_AS_ROOT not in bench.warnings:
+        bench.warnings.append(RAN_AS_ROOT)
+    return {"EDGEGC_LIGHTHOUSE_USER": "root"}
 
 
 async def _end(machine: Machine) -> None:
