@@ -38,14 +38,15 @@ class Middlebox:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Pass on, and cut, until cancelled. Raises Unavailable where it can't listen."""
-        try:
-            opened = self._host.socket(socket.AF_INET, socket.SOCK_STREAM)
-            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            opened.bind((self._host.address, self._port))
-            opened.listen(BACKLOG)
-        except OSError as error:
-            raise Unavailable(f"nobody can listen in {self._host.name}: {error}") from error
-        with trio.socket.from_stdlib_socket(opened) as listening:
+        with trio.socket.from_stdlib_socket(
+            self._host.socket(socket.AF_INET, socket.SOCK_STREAM)
+        ) as listening:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                await listening.bind((self._host.address, self._port))
+            except OSError as error:
+                raise Unavailable(f"nobody can listen in {self._host.name}: {error.strerror}") from error
+            listening.listen(BACKLOG)
             async with trio.open_nursery() as nursery:
                 task_status.started()
                 while True:

@@ -40,10 +40,10 @@ class Wire:
         """Count what goes over a machine's wire until cancelled. Raises Unavailable where that can't be seen."""
         try:
             opened = host.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(EVERY_PROTOCOL))
-            opened.bind((DEVICE, 0))
         except OSError as error:
             raise Unavailable(f"the wire of {host.name} can't be listened to: {error.strerror}") from error
         with trio.socket.from_stdlib_socket(opened) as packets:
+            await packets.bind((DEVICE, 0))
             task_status.started()
             while True:
                 self.count(await packets.recv(HEAD_BYTES))
