@@ -33,6 +33,7 @@ from edgegc.store import (
     bundles,
     certificates,
     clusters,
+    meta,
     node_pages,
     nodes,
     routes,
@@ -77,6 +78,10 @@ KEPT_BUNDLES: Final = 10
 """As the server keeps them unless it is told otherwise."""
 FLUSHED_AT_ONCE: Final = 500
 """Self-reports of nodes per write, as they are flushed."""
+
+CLOCK: Final = "clock_trusted_since"
+TOLERATED_LAG_S: Final = 3600
+"""What is looked up before anything is signed."""
 
 ACTOR: Final = "token:00000000-0000-4000-8000-000000000000"
 SOURCE: Final = "192.0.2.1"
@@ -194,13 +199,18 @@ class Rig:
             nodes.insert(connection, node, token_digest=each.token_digest)
             made.append(node)
         version = clusters.next_version(connection, cluster.id)
+        # Whether the clock may be trusted, and who signs.
+        meta.get(connection, CLOCK)
+        audit.newest_at(connection, above=made[0].created_at + TOLERATED_LAG_S)
         authorities.active_authority(connection, cluster.id)
         for node, each in zip(made, new, strict=True):
             nodes.set_own_version(connection, node.id, version, at=node.created_at)
+            certificates.fingerprint_known(connection, cluster.id, each.certificate.fingerprint)
             certificates.insert(
                 connection, msgspec.structs.replace(each.certificate, overlay_ip=str(node.overlay_ip))
             )
             self.audit(connection, "node.create", node.id)
+        clusters.wide_version(connection, cluster.id)
         nodes.roll_entries(connection, [node.id for node in made])
         return made
 

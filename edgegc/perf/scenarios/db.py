@@ -38,7 +38,7 @@ MIB: Final = 1024 * 1024
 NODES: Final = 1000
 QUICK_NODES: Final = 200
 MANY_NODES: Final = 5000
-"""11 MiB of database: some times what SQLite keeps in memory, so that reads go to the kernel."""
+"""9 MB of database: some times what SQLite keeps in memory, so that reads go to the kernel."""
 KEPT_BUNDLES: Final = 10
 BATCHES: Final = (1, 10, 100, 1000)
 MOST_NODES: Final = 20_000
