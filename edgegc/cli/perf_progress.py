@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Final
 from edgegc.cli.output import duration
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from rich.progress import Progress, TaskID
+    from rich.progress_bar import ProgressBar
 
     from edgegc.cli.options import Common
     from edgegc.perf.result import Case
@@ -25,6 +26,37 @@ if TYPE_CHECKING:
 DRAWN_PER_S: Final = 2.0
 CALIBRATED_AFTER_S: Final = 20.0
 """Only then what was measured says more of this machine's pace than the scenarios' own word."""
+
+
+class Pace:
+    """How much of a run is over, by the scenarios' own estimates and by how well these have held so far."""
+
+    def __init__(self, total_s: float, *, now: Callable[[], float] = time.monotonic) -> None:
+        self._total_s = total_s
+        self._now = now
+        self._began_s = self._turn_s = now()
+        self._done_s = 0.0
+        self._estimate_s = 0.0
+        self._pace = 1.0
+
+    def begins(self, left_s: float, estimate_s: float) -> None:
+        """Hear what is left, by the estimates, of which the next turn is a part."""
+        self._turn_s = self._now()
+        self._done_s = self._total_s - left_s
+        self._estimate_s = estimate_s
+        if self._done_s >= CALIBRATED_AFTER_S:
+            # A slow device needs longer than the scenarios say; how much longer shows as it goes on.
+            self._pace = (self._turn_s - self._began_s) / self._done_s
+
+    @property
+    def done_s(self) -> float:
+        """How much is over, in seconds of the estimates. A turn that takes longer than estimated waits at its end."""
+        return self._done_s + min((self._now() - self._turn_s) / max(self._pace, 1e-9), self._estimate_s)
+
+    @property
+    def left_s(self) -> float:
+        """About how many seconds it will still take."""
+        return max(0.0, self._total_s - self.done_s) * self._pace
 
 
 class _Nobody:
@@ -37,29 +69,20 @@ class _Nobody:
         """Say nothing."""
 
 
-class _Bar:
-    """Draws a bar: what is being measured, how much of the time is over, how much is left."""
+class _Watching:
+    """Says what is being measured, and what went wrong."""
 
-    def __init__(self, progress: Progress, task: TaskID, total_s: float, repeat: int) -> None:
+    def __init__(self, progress: Progress, task: TaskID, pace: Pace, options: Options) -> None:
         self._progress = progress
         self._task = task
-        self._total_s = total_s
-        self._repeat = repeat
-        self._began_s = time.monotonic()
+        self._pace = pace
+        self._options = options
 
     def begins(self, scenario: Scenario, repetition: int, left_s: float) -> None:
         """Draw where it is."""
-        done_s = self._total_s - left_s
-        passed_s = time.monotonic() - self._began_s
-        # A slow device needs longer than the scenarios say; how much longer shows as it goes on.
-        pace = passed_s / done_s if done_s >= CALIBRATED_AFTER_S else 1.0
-        of = f" {repetition + 1}/{self._repeat}" if self._repeat > 1 else ""
-        self._progress.update(
-            self._task,
-            completed=done_s,
-            description=f"{scenario.name}{of}",
-            left=duration(left_s * pace),
-        )
+        self._pace.begins(left_s, self._options.estimate_s(scenario))
+        of = f" {repetition + 1}/{self._options.repeat}" if self._options.repeat > 1 else ""
+        self._progress.update(self._task, description=f"{scenario.name}{of}")
 
     def ends(self, cases: Sequence[Case]) -> None:
         """Write a line about each case that is not well."""
@@ -77,19 +100,31 @@ def watching(common: Common, options: Options) -> Iterator[Observer]:
         yield _Nobody()
         return
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
+    from rich.text import Text
 
     total_s = options.repeat * sum(options.estimate_s(each) for each in options.scenarios)
+    pace = Pace(total_s)
+
+    class Left(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(f"about {duration(pace.left_s)} left")
+
+    class Moving(BarColumn):
+        def render(self, task: Task) -> ProgressBar:
+            task.completed = pace.done_s
+            return super().render(task)
+
     with Progress(
         TextColumn("{task.description}", markup=False),
-        BarColumn(),
+        Moving(),
         TimeElapsedColumn(),
-        TextColumn("about {task.fields[left]} left"),
+        Left(),
         console=Console(stderr=True, no_color=common.no_color or None),
         transient=True,
         refresh_per_second=DRAWN_PER_S,
         redirect_stdout=False,
         redirect_stderr=False,
     ) as progress:
-        task = progress.add_task("starting", total=total_s, left=duration(total_s))
-        yield _Bar(progress, task, total_s, options.repeat)
+        task = progress.add_task("starting", total=total_s)
+        yield _Watching(progress, task, pace, options)
