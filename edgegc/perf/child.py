@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -71,7 +71,8 @@ async def child(argv: Sequence[str], *, cpu: int | None = None) -> AsyncIterator
         assert process.stdout is not None
         try:
             if cpu is not None:
-                os.sched_setaffinity(process.pid, {cpu})
+                with suppress(ProcessLookupError):  # it died at once: its last words say why
+                    os.sched_setaffinity(process.pid, {cpu})
             yield Child(process, incoming=process.stdout, outgoing=process.stdin, errors_fd=errors.fileno())
         finally:
             with trio.CancelScope(shield=True):

@@ -20,7 +20,7 @@ LAG_SHARE: Final = 0.10
 LAG_FLOOR_NS: Final = 1_000_000
 """A millisecond: what a sleeping process needs to be woken on a small board. Below it nobody can tell lag from waking up."""
 SATURATED: Final = 0.95
-"""A generator that used so much of its processor could not have kept a schedule."""
+"""A generator that used so much of its processor could not have kept a schedule, or asked faster."""
 OTHERS_SHARE: Final = 0.10
 """Of all processors' time: what others may use."""
 STOLEN_SHARE: Final = 0.02
@@ -45,14 +45,12 @@ def of_load(
     """
     if dropped:
         yield f"{dropped} arrivals of the schedule were not sent: every connection was waiting"
-    if model != "open":
-        return
     if generator_cpu_s > SATURATED * duration_s:
-        yield (
-            f"the generator used {generator_cpu_s / duration_s:.0%} of its processor: "
-            "it may not have kept the schedule"
+        consequence = (
+            "it may not have kept the schedule" if model == "open" else "it may be what limits the throughput"
         )
-    if not (lag.count and latency.count):
+        yield f"the generator used {generator_cpu_s / duration_s:.0%} of its processor: {consequence}"
+    if model != "open" or not (lag.count and latency.count):
         return
     late_ns = lag.value_at(99)
     against_ns = int(limit_s * 1e9) if limit_s is not None else latency.value_at(99)

@@ -30,7 +30,7 @@ async def run(
 ) -> Load:
     """Run a plan in a process of its own and return what became of it.
 
-    ``on_progress`` is told four times a second. ``stop``: when it is set the plan ends at once, and the load says that
+    ``on_progress`` is told four times a second; what it raises arrives in an exception group. ``stop``: when it is set the plan ends at once, and the load says that
     it is partial. Cancelling ends the process and waits for that, ten seconds at most. Raises Unavailable where the
     target takes no connections, this machine allows too few, or the generator breaks; the sentence says which.
     """
