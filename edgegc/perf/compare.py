@@ -204,8 +204,9 @@ def _not_comparable(old: Case | None, new: Case) -> str:
         return "is not in the base report"
     for which, case in (("base", old), ("new", new)):
         if case.status != "ok" or not _valid(case):
-            reasons = "; ".join(
-                dict.fromkeys(case.reasons or (w for m in case.measurements for w in m.invalid))
+            distinct = list(dict.fromkeys(case.reasons or (w for m in case.measurements for w in m.invalid)))
+            reasons = (
+                distinct[0] + (f"; and {len(distinct) - 1} more" if distinct[1:] else "") if distinct else ""
             )
             return f"is {case.status if case.status != 'ok' else 'invalid'} in the {which} report" + (
                 f": {reasons}" if reasons else ""

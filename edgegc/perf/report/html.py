@@ -178,7 +178,7 @@ def _overview(heading: str, summaries: Sequence[Summary]) -> Iterator[str]:
 
 def _case(case: Case, summary: Summary, base: Case | None) -> Iterator[str]:
     yield f"<article id='{_anchor(case.name)}' class='{case.status}'><h3>{escape(case.name)}</h3>"
-    yield f"<p>{escape(plain(case.proves))}{' (inside the suite’s own process)' if case.in_process else ''}</p>"
+    yield f"<p>{escape(plain(case.proves))}{' (in one process with the store, not over HTTP)' if case.in_process else ''}</p>"
     if case.status != "ok":
         yield f"<p class='warning'>{escape(text.BROKEN[case.status])}: {escape(plain('; '.join(summary.reasons)))}</p>"
     elif summary.reasons:

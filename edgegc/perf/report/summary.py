@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 PERCENTS: Final = (50.0, 90.0, 95.0, 99.0, 99.9)
+MOST_REASONS: Final = 2
 ENOUGH_CPU_S: Final = 0.5
 """The kernel counts CPU time in ticks of 10 ms: of less than this, one tick is more than 2 %."""
 
@@ -73,6 +74,13 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
         return sum(self.errors.values())
 
 
+def few(reasons: Iterable[str]) -> tuple[str, ...]:
+    """Return the first reasons: repetitions mostly suffer from the same, with other numbers."""
+    distinct = tuple(dict.fromkeys(reasons))
+    more = len(distinct) - MOST_REASONS
+    return distinct if more <= 1 else (*distinct[:MOST_REASONS], f"and {more} more of this kind")
+
+
 def measured(case: Case) -> tuple[Measurement, ...]:
     """Return the repetitions to look at: the valid ones, or all where none is."""
     return tuple(m for m in case.measurements if not m.invalid) or case.measurements
@@ -119,13 +127,13 @@ def of(case: Case) -> Summary:
 
     model = used[-1].model if used else "none"
     # What is wrong with a repetition is said where the case as a whole does not say it.
-    reasons = case.reasons or tuple(dict.fromkeys(why for m in case.measurements for why in m.invalid))
+    reasons = case.reasons or tuple(why for m in case.measurements for why in m.invalid)
     return Summary(
         name=case.name,
         scenario=case.scenario,
         proves=case.proves,
         status=case.status,
-        reasons=reasons,
+        reasons=few(reasons),
         in_process=case.in_process,
         parameters=case.parameters,
         model=model,
