@@ -12,6 +12,7 @@ import sys
 import sysconfig
 import time
 import zipfile
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from statistics import median
@@ -89,6 +90,8 @@ MOSTLY_PERCENT: Final = 50.0
 WINDOW_S: Final = 60.0
 QUICK_WINDOW_S: Final = 3.0
 """For how long an idle server is watched; what it does seldomer than this is not seen, and the figures say so."""
+MEMORY_EVERY_S: Final = 5.0
+"""Each look is some milliseconds of the server's time: the kernel adds its pages up."""
 POLL_S: Final = 5.0
 """How often a node asks that can't be held."""
 HOLD_S: Final = 50.0
@@ -259,9 +262,9 @@ async def idle_cost(bench: Bench) -> None:
         await served.server.restart()
         await bench.settle(served.server.pid)
         async with bench.measure("registered", model="none", of=served, parameters={"nodes": nodes}) as meter:
-            before = process.usage(served.server.pids()).written_bytes
+            before = _Written.look(served)
             await trio.sleep(window_s)
-            _written(meter, served, before, window_s, flushed=0.0)
+            before.tell(meter, served, flushed=0.0)
             meter.figure(
                 "private_after_seeding",
                 seeded,
@@ -328,11 +331,26 @@ async def _everybody_once(bench: Bench, served: Served) -> None:
 async def _under_load(
     bench: Bench, served: Served, meter: Meter, plan: Plan, flushed: float, *, held: bool = False
 ) -> None:
-    before = process.usage(served.server.pids()).written_bytes
-    began = trio.current_time()
-    load = await bench.load(plan)
+    before = _Written.look(served)
+    private: list[int] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_watch_memory, served, private)
+        load = await bench.load(plan)
+        nursery.cancel_scope.cancel()
     meter.take(_without_latency(load) if held else load)
-    _written(meter, served, before, trio.current_time() - began, flushed=flushed)
+    meter.figure(
+        "private_meanwhile",
+        median(private),
+        "bytes",
+        note="the median: connecting all of them at once, which no fleet does for long, takes more",
+    )
+    before.tell(meter, served, flushed=flushed)
+
+
+async def _watch_memory(served: Served, into: list[int]) -> None:
+    while True:
+        into.append(process.usage(served.server.pids()).private_bytes)
+        await trio.sleep(MEMORY_EVERY_S)
 
 
 def _without_latency(load: Load) -> Load:
@@ -341,17 +359,39 @@ def _without_latency(load: Load) -> Load:
     return msgspec.structs.replace(load, asks=asks)
 
 
-def _written(meter: Meter, served: Served, before: int, watched_s: float, *, flushed: float) -> None:
-    """Say what is written in an hour: what was written in the window, as often as it fits, and what is seldomer."""
-    seen = process.usage(served.server.pids()).written_bytes - before
-    per_hour = seen * HOUR_S / watched_s
-    note = f"{seen} bytes in {watched_s:.0f} s, and so on for an hour"
-    if flushed:
-        rarely = FLUSHES_PER_HOUR * flushed
-        note += f"; with {FLUSHES_PER_HOUR} flushes of when nodes were heard of, {flushed:.0f} bytes each in the store alone"
-        meter.figure("flushed_per_hour", rarely, "bytes", note="of it, when nodes were heard of")
-        per_hour += rarely
-    meter.figure("written_per_hour", per_hour, "bytes", note=note)
+@dataclass(frozen=True, kw_only=True)
+class _Written:
+    """What a server has written up to a moment: in all, and into its log."""
+
+    at_s: float
+    written_bytes: int
+    log_bytes: int
+
+    @classmethod
+    def look(cls, served: Served) -> _Written:
+        return cls(
+            at_s=trio.current_time(),
+            written_bytes=process.usage(served.server.pids()).written_bytes,
+            log_bytes=served.server.log_path.stat().st_size,
+        )
+
+    def tell(self, meter: Meter, served: Served, *, flushed: float) -> None:
+        """Say what is written in an hour: what was since then, as often as it fits, and what is seldomer."""
+        now = _Written.look(served)
+        watched_s = now.at_s - self.at_s
+        seen = now.written_bytes - self.written_bytes
+        per_hour = seen * HOUR_S / watched_s
+        note = f"{seen} bytes in {watched_s:.0f} s, and so on for an hour"
+        if flushed:
+            rarely = FLUSHES_PER_HOUR * flushed
+            note += f"; with {FLUSHES_PER_HOUR} flushes of when nodes were heard of, {flushed:.0f} bytes each in the store alone"
+            meter.figure("flushed_per_hour", rarely, "bytes", note="of it, when nodes were heard of")
+            per_hour += rarely
+        logged = (now.log_bytes - self.log_bytes) * HOUR_S / watched_s
+        meter.figure(
+            "logged_per_hour", logged, "bytes", note="of it, the log: here a file, else the journal's"
+        )
+        meter.figure("written_per_hour", per_hour, "bytes", note=note)
 
 
 async def _flush_bytes(bench: Bench) -> float:
