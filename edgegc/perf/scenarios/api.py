@@ -14,7 +14,7 @@ from edgegc.perf import requests
 from edgegc.perf.plan import Ask
 from edgegc.perf.scenario import Scenario
 from edgegc.perf.scenarios import furnish
-from edgegc.perf.scenarios.paces import bearable, closed, opened, throughput
+from edgegc.perf.scenarios.paces import OPEN_S, bearable, closed, opened, throughput
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -107,13 +107,13 @@ async def bundle_download(bench: Bench) -> None:
 async def node_create(bench: Bench) -> None:
     """Measure the creation of nodes one by one: without a key, and with one, whose certificate is signed at once."""
     async with bench.server(nodes=bench.count(NODES, QUICK_NODES)) as served:
-        count = bench.count(5000, 300)
+        count = bench.count(2000, 300)
         asks = _creating(bench, served.seeded, "new", count, keys=False)
         can = await closed(bench, served, "closed", asks, connections=ADMINS, seconds=LONGEST_S)
         asks = _creating(bench, served.seeded, "keyed", count, keys=True)
         await closed(bench, served, "keyed-closed", asks, connections=ADMINS, seconds=LONGEST_S)
         per_s = bearable(OPERATIONS_PER_S, can)
-        count = round(per_s * bench.seconds(20.0, 1.5))
+        count = round(per_s * bench.seconds(OPEN_S, 1.5))
         asks = _creating(bench, served.seeded, "open", count, keys=False)
         await opened(bench, served, "open", asks, connections=ADMINS, per_s=per_s)
 
@@ -140,7 +140,7 @@ async def node_batch(bench: Bench) -> None:
             )
             if size == 100:
                 per_s = bearable(BATCHES_PER_S, can)
-        count = round(per_s * bench.seconds(20.0, 1.5)) + 1
+        count = round(per_s * bench.seconds(OPEN_S, 1.5)) + 1
         asks = _creating_batches(bench, served.seeded, "batch-open", count, 100)
         await opened(bench, served, "100-open", asks, connections=4, per_s=per_s, nodes_per_batch=100)
 
@@ -196,7 +196,7 @@ async def node_update(bench: Bench) -> None:
 
 async def node_delete(bench: Bench) -> None:
     """Measure the deletion of nodes with certificates, which are blocked from then on."""
-    closed_count = bench.count(3000, 100)
+    closed_count = bench.count(1500, 100)
     open_s = bench.seconds(10.0, 1.0)
     open_count = round(OPERATIONS_PER_S * open_s)
     left = bench.count(NODES, QUICK_NODES)
@@ -238,12 +238,12 @@ async def enroll(bench: Bench) -> None:
             )
             return [Ask(name="enroll", requests=enrolments, once=True, expected=(201,))]
 
-        count = bench.count(3000, 150)
+        count = bench.count(1500, 150)
         can = await closed(
             bench, served, "closed", asks("closed", count), connections=ADMINS, seconds=LONGEST_S
         )
         per_s = bearable(ENROLMENTS_PER_S, can)
-        count = round(per_s * bench.seconds(20.0, 1.5))
+        count = round(per_s * bench.seconds(OPEN_S, 1.5))
         await opened(bench, served, "open", asks("open", count), connections=ADMINS, per_s=per_s)
 
 
@@ -312,7 +312,7 @@ SCENARIOS: Final = (
         run=version,
         cases=("first-contact", "hot-closed", "hot-open", "cold"),
         quick_s=8,
-        full_s=50,
+        full_s=28,
         ram_bytes=SMALL_BYTES,
     ),
     Scenario(
@@ -321,7 +321,7 @@ SCENARIOS: Final = (
         run=version_304,
         cases=CLOSED_AND_OPEN,
         quick_s=0,
-        full_s=45,
+        full_s=22,
         ram_bytes=SMALL_BYTES,
     ),
     Scenario(
@@ -330,7 +330,7 @@ SCENARIOS: Final = (
         run=bundle_download,
         cases=tuple(f"{name}-{model}" for name in BUNDLES for model in CLOSED_AND_OPEN),
         quick_s=8,
-        full_s=150,
+        full_s=75,
         ram_bytes=300 * MIB,
     ),
     Scenario(
@@ -339,7 +339,7 @@ SCENARIOS: Final = (
         run=node_create,
         cases=("closed", "keyed-closed", "open"),
         quick_s=6,
-        full_s=45,
+        full_s=22,
         ram_bytes=SMALL_BYTES,
     ),
     Scenario(
@@ -348,7 +348,7 @@ SCENARIOS: Final = (
         run=node_batch,
         cases=("100-closed", "1000-closed", "100-open"),
         quick_s=0,
-        full_s=45,
+        full_s=22,
         ram_bytes=SMALL_BYTES,
     ),
     Scenario(
@@ -357,7 +357,7 @@ SCENARIOS: Final = (
         run=node_get,
         cases=CLOSED_AND_OPEN,
         quick_s=0,
-        full_s=45,
+        full_s=22,
         ram_bytes=SMALL_BYTES,
     ),
     Scenario(
@@ -366,7 +366,7 @@ SCENARIOS: Final = (
         run=node_list,
         cases=("50-closed", "50-open", "500-closed"),
         quick_s=0,
-        full_s=60,
+        full_s=28,
         ram_bytes=SMALL_BYTES,
     ),
     Scenario(
@@ -375,7 +375,7 @@ SCENARIOS: Final = (
         run=node_update,
         cases=CLOSED_AND_OPEN,
         quick_s=0,
-        full_s=45,
+        full_s=22,
         ram_bytes=SMALL_BYTES,
     ),
     Scenario(
@@ -384,7 +384,7 @@ SCENARIOS: Final = (
         run=node_delete,
         cases=CLOSED_AND_OPEN,
         quick_s=0,
-        full_s=35,
+        full_s=24,
         ram_bytes=SMALL_BYTES,
     ),
     Scenario(
@@ -393,7 +393,7 @@ SCENARIOS: Final = (
         run=topology,
         cases=CLOSED_AND_OPEN,
         quick_s=0,
-        full_s=45,
+        full_s=22,
         ram_bytes=SMALL_BYTES,
     ),
     Scenario(
@@ -402,7 +402,7 @@ SCENARIOS: Final = (
         run=enroll,
         cases=CLOSED_AND_OPEN,
         quick_s=0,
-        full_s=40,
+        full_s=24,
         ram_bytes=SMALL_BYTES,
     ),
     Scenario(
@@ -411,7 +411,7 @@ SCENARIOS: Final = (
         run=auth_reject,
         cases=CLOSED_AND_OPEN,
         quick_s=0,
-        full_s=45,
+        full_s=22,
         ram_bytes=SMALL_BYTES,
     ),
 )

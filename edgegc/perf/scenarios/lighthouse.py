@@ -32,25 +32,25 @@ if TYPE_CHECKING:
 
 MIB: Final = 1024 * 1024
 NS_PER_S: Final = 1_000_000_000
-CHANGES: Final = 20
+CHANGES: Final = 10
 QUICK_CHANGES: Final = 2
 BURST: Final = 100
 BURST_CALM_S: Final = 3.0
 """After a burst: nothing of it comes later than the two seconds for which changes are put off."""
 REST_S: Final = 0.5
 """Between two changes: the box looks once more after it has written a lighthouse's files, and would notice the next at once."""
-CRASHES: Final = 10
+CRASHES: Final = 6
 QUICK_CRASHES: Final = 2
 """Each of another lighthouse: one that dies young again and again is started ever later, which is another matter."""
-IDLE_S: Final = 60.0
-"""Processor time is counted in ticks of 10 ms: over a minute, one is 0.02 %."""
+IDLE_S: Final = 20.0
+"""Processor time is counted in ticks of 10 ms: over this time, one is 0.05 %."""
 CALM_S: Final = 2.0
 """After its start, before what it needs when idle is measured."""
 PING_EVERY_S: Final = 0.02
 """Of each of two machines. To a lighthouse that is the packets of 1,000 nodes, each of which says every 10 s where it is."""
 LATE_SHARE: Final = 0.01
 """Of our own pings: if more are sent later than when the next is due, a series is no schedule any more."""
-GAPS: Final = 10
+GAPS: Final = 5
 QUICK_GAPS: Final = 1
 APART_S: Final = 3.0
 """Between two changes under pings, for what one does to show before the next."""
@@ -305,7 +305,7 @@ SCENARIOS: Final = (
         ),
         run=start,
         quick_s=0,
-        full_s=40,
+        full_s=22,
         ram_bytes=200 * MIB,
         needs=frozenset({"nebula"}),
     ),
@@ -318,7 +318,7 @@ SCENARIOS: Final = (
         run=detect,
         cases=("api", "file"),
         quick_s=0,
-        full_s=40,
+        full_s=22,
         ram_bytes=200 * MIB,
         needs=frozenset({"nebula"}),
     ),
@@ -330,7 +330,7 @@ SCENARIOS: Final = (
         ),
         run=apply_hup,
         quick_s=0,
-        full_s=25,
+        full_s=15,
         ram_bytes=200 * MIB,
         needs=frozenset({"nebula"}),
     ),
@@ -343,7 +343,7 @@ SCENARIOS: Final = (
         run=restart,
         cases=("change", "asked"),
         quick_s=0,
-        full_s=60,
+        full_s=32,
         ram_bytes=200 * MIB,
         needs=frozenset({"nebula"}),
     ),
@@ -369,7 +369,7 @@ SCENARIOS: Final = (
         run=footprint,
         cases=("idle", "active"),
         quick_s=0,
-        full_s=145,
+        full_s=55,
         ram_bytes=400 * MIB,
         needs=frozenset({"nebula"}),
     ),
@@ -382,7 +382,7 @@ SCENARIOS: Final = (
         run=gap,
         cases=("reload", "restart"),
         quick_s=0,
-        full_s=100,
+        full_s=55,
         ram_bytes=400 * MIB,
         needs=frozenset({"root", "nebula", "namespaces"}),
     ),

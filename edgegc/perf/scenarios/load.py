@@ -48,7 +48,7 @@ SPARE_FILES: Final = 256
 """Descriptors that a server needs beside its connections."""
 MANY_PER_S: Final = 500.0
 """Of very many connections each asks every 20 s: inside of what a connection may rest."""
-HELD_S: Final = 30.0
+HELD_S: Final = 15.0
 HOLD_S: Final = 110.0
 """As long as a poll may be held: none is answered while it is measured."""
 
@@ -227,7 +227,7 @@ SCENARIOS: Final = (
         run=poll_100,
         cases=CLOSED_AND_OPEN,
         quick_s=0,
-        full_s=45,
+        full_s=24,
         ram_bytes=220 * MIB,
     ),
     Scenario(
@@ -244,7 +244,7 @@ SCENARIOS: Final = (
         run=mixed,
         cases=CLOSED_AND_OPEN,
         quick_s=5,
-        full_s=45,
+        full_s=24,
         ram_bytes=260 * MIB,
     ),
     Scenario(
@@ -253,7 +253,7 @@ SCENARIOS: Final = (
         run=connections_1000,
         cases=("64-closed", "closed", "open", "held-tls"),
         quick_s=0,
-        full_s=110,
+        full_s=60,
         ram_bytes=300 * MIB,
     ),
     Scenario(
@@ -296,7 +296,7 @@ SCENARIOS: Final = (
         proves="memory does not grow under a steady load",
         run=soak,
         quick_s=0,
-        full_s=260,
+        full_s=90,
         ram_bytes=260 * MIB,
     ),
 )

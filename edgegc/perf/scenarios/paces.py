@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from edgegc.perf.bench import Bench, Meter, Served
     from edgegc.perf.plan import Ask, Load
 
-CLOSED_S: Final = 10.0
+CLOSED_S: Final = 5.0
 """Long enough for a few collections of garbage and commits, which come in seconds; the quick suite takes a second."""
-OPEN_S: Final = 20.0
-"""At 500 a second 10,000 samples, from which p99.9 can be told."""
-WARMUP_S: Final = 2.0
+OPEN_S: Final = 10.0
+"""At 1,000 a second 10,000 samples, from which p99.9 can be told."""
+WARMUP_S: Final = 1.0
 """Connections, caches and the first use of each token."""
 QUICK_WARMUP_S: Final = 0.3
 SHARE: Final = 0.6

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 NODES: Final = 1000
 PARTS: Final = 8
 """Each with connections of its own: what leaks per connection shows as well as what leaks per request."""
-PART_S: Final = 30.0
+PART_S: Final = 10.0
 CONNECTIONS: Final = 100
 PER_S: Final = 150.0
 """A small board carries this for hours."""

@@ -87,7 +87,7 @@ print(took, rss_after - rss, private_after - private, rss_after, private_after)
 MOSTLY_PERCENT: Final = 50.0
 """Of a server's files: with more of them still in memory, a start is not cold."""
 
-WINDOW_S: Final = 60.0
+WINDOW_S: Final = 40.0
 QUICK_WINDOW_S: Final = 3.0
 """For how long an idle server is watched; what it does seldomer than this is not seen, and the figures say so."""
 MEMORY_EVERY_S: Final = 5.0
@@ -456,7 +456,7 @@ SCENARIOS: Final = (
         run=idle_cost,
         cases=("registered", "polling", "longpoll"),
         quick_s=0,
-        full_s=280,
+        full_s=210,
         ram_bytes=2 * SERVER_BYTES,
     ),
 )
