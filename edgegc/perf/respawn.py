@@ -9,10 +9,12 @@ import os
 import sys
 import zipfile
 from pathlib import Path
+from typing import Final
 
 import edgegc
 from edgegc.perf import leftovers
 
+NOT_FOR_OTHERS: Final = frozenset({"SHIV_INTERPRETER", "PYTHONPATH"})
 PACKAGE_ROOT = Path(edgegc.__file__).resolve().parent.parent
 
 
@@ -34,16 +36,18 @@ def environ(**more: str) -> dict[str, str]:
 
     A module is found where ours was, also inside the unpacked file (``SHIV_INTERPRETER=1``).
     """
-    kept = foreign_environ()
-    paths = [str(PACKAGE_ROOT), *filter(None, [kept.get("PYTHONPATH")])]
-    return {**kept, "PYTHONPATH": os.pathsep.join(paths), **more}
+    paths = [str(PACKAGE_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return foreign_environ(**{"PYTHONPATH": os.pathsep.join(paths), **more})
 
 
 def foreign_environ(**more: str) -> dict[str, str]:
-    """Return the environment for a process that is another program, another release's file say: not with our modules."""
+    """Return the environment for a process that is another program, another release's file say: not with our modules.
+
+    Without ``PYTHONPATH``: a file that finds ``edgegc`` there runs that instead of what is in it.
+    """
     kept = {
         name: value
         for name, value in os.environ.items()
-        if name != "SHIV_INTERPRETER" and not name.startswith("EDGEGC_")
+        if name not in NOT_FOR_OTHERS and not name.startswith("EDGEGC_")
     }
     return {**kept, leftovers.VARIABLE: leftovers.mark(), **more}
