@@ -9,7 +9,7 @@ Of each case that both have, with equal parameters and valid repetitions:
 - open load: p50 and p99, where every repetition has the samples for it. No load: p50, or the mean of few operations;
 - CPU time of the server per request, by far the steadiest of all where the server was busy;
 - private memory at its peak; the figures for which it is said whether more or less is better;
-- errors, without any statistics: where every repetition had more of them, by a hundredth of all requests, than any before.
+- errors, without any statistics: where every repetition had half as many again as any before, and a hundredth of all requests.
 
 Everything that is time is also compared beside the references of the same repetition (see condition 4 of the rule).
 Between different machines only that is compared, and memory.
@@ -29,6 +29,7 @@ import msgspec
 from edgegc.errors import Conflict
 from edgegc.perf.decision import Kind, Pair, Series, judge, usual_spreads
 from edgegc.perf.histogram import SUPPORT, highest_of
+from edgegc.perf.metrics import valid
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -41,6 +42,8 @@ ENOUGH_CPU_S: Final = 0.5
 """CPU time is counted in ticks of 10 ms: of less, one tick is more than 2 %."""
 ENOUGH_REQUESTS: Final = 100
 MORE_ERRORS: Final = 0.01
+ERRORS_FACTOR: Final = 1.5
+"""Where errors are part of the case (what is beyond the limits is refused), their share varies, and by more than a hundredth."""
 ERROR_RUNS: Final = 3
 """Repetitions on each side before errors alone are a regression: a single one may have had an accident."""
 
@@ -125,7 +128,7 @@ def compare(
         old = before.pop(case.name, None)
         why = _not_comparable(old, case)
         if old is not None and old.status == "ok" and case.status == "failed":
-            rows.append(_broken(old, case))
+            rows.append(_broken(case))
         elif old is None or why:
             skipped.append(Skipped(case=case.name, why=why))
         else:
@@ -194,16 +197,12 @@ class _Compared(msgspec.Struct, frozen=True, kw_only=True):
     pair: Pair
 
 
-def _valid(case: Case) -> tuple[Measurement, ...]:
-    return tuple(m for m in case.measurements if not m.invalid)
-
-
 def _not_comparable(old: Case | None, new: Case) -> str:
     """Return why two cases can't be compared, or nothing."""
     if old is None:
         return "is not in the base report"
     for which, case in (("base", old), ("new", new)):
-        if case.status != "ok" or not _valid(case):
+        if case.status != "ok" or not valid(case):
             distinct = list(dict.fromkeys(case.reasons or (w for m in case.measurements for w in m.invalid)))
             reasons = (
                 distinct[0] + (f"; and {len(distinct) - 1} more" if distinct[1:] else "") if distinct else ""
@@ -214,7 +213,7 @@ def _not_comparable(old: Case | None, new: Case) -> str:
     names = _differing(old, new)
     if names:
         return f"was measured with other parameters: {', '.join(names)}"
-    if _valid(old)[0].model != _valid(new)[0].model:
+    if valid(old)[0].model != valid(new)[0].model:
         return "was measured with another model of load"
     return ""
 
@@ -238,16 +237,9 @@ def _differing(old: Case, new: Case) -> list[str]:
     )
 
 
-def _broken(old: Case, new: Case) -> Row:
-    return _row_without_ratio(
-        new.name,
-        "result",
-        "",
-        (1.0,) * len(_valid(old)),
-        (),
-        "regression",
-        "; ".join(new.reasons) or "it failed",
-    )
+def _broken(case: Case) -> Row:
+    why = "; ".join(case.reasons) or "it failed"
+    return _row_without_ratio(case.name, "result", "", (), (), "regression", why)
 
 
 def _row_without_ratio(
@@ -283,7 +275,7 @@ def _errors(old: Case, new: Case) -> Iterator[Row]:
 
     def shares(case: Case) -> list[float]:
         found = []
-        for each in _valid(case):
+        for each in valid(case):
             wrong = sum(each.errors.values())
             # Whether a request that was answered wrongly counts as answered is the scenario's business.
             found.append(min(1.0, wrong / max(each.requests, wrong, 1)))
@@ -294,8 +286,8 @@ def _errors(old: Case, new: Case) -> Iterator[Row]:
         return
     decision: Decision = "ok"
     why = ""
-    if min(now) > max(before) + MORE_ERRORS:
-        kinds = sorted({kind for each in _valid(new) for kind in each.errors})
+    if min(now) > max(before) * ERRORS_FACTOR + MORE_ERRORS:
+        kinds = sorted({kind for each in valid(new) for kind in each.errors})
         decision = "regression" if min(len(before), len(now)) >= ERROR_RUNS else "unsure"
         why = f"more errors in every repetition: {', '.join(kinds)}"
     yield _row_without_ratio(
@@ -305,8 +297,8 @@ def _errors(old: Case, new: Case) -> Iterator[Row]:
 
 def _zeros(old: Case, new: Case) -> Iterator[Row]:
     """Compare figures that were 0 somewhere, pings lost for instance: they have no ratio."""
-    for name, figure in _valid(new)[0].figures.items():
-        sides = [[m.figures[name].value for m in _valid(c) if name in m.figures] for c in (old, new)]
+    for name, figure in valid(new)[0].figures.items():
+        sides = [[m.figures[name].value for m in valid(c) if name in m.figures] for c in (old, new)]
         before, now = sides
         if (
             not before
@@ -372,7 +364,7 @@ def _reference_costs(case: Case) -> _Costs:
             if m.server_cpu_s is not None and m.server_cpu_s >= ENOUGH_CPU_S
             else m.duration_s / m.requests,
         )
-        for m in _valid(case)
+        for m in valid(case)
         if m.requests >= ENOUGH_REQUESTS and m.model == "closed" and m.duration_s > 0
     }
 
@@ -394,7 +386,7 @@ def _geometric(costs: Sequence[_Costs]) -> _Costs:
 def _quantities(
     old: Case, new: Case, costs_base: _Costs, costs_new: _Costs, *, only_beside: bool
 ) -> Iterator[_Compared]:
-    sides = (_valid(old), _valid(new))
+    sides = (valid(old), valid(new))
     model = sides[1][0].model
 
     def compared(

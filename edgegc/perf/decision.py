@@ -25,8 +25,10 @@ called. The bootstrap interval is widened by a normal jitter to the same varianc
 What is short of it is never called fine for that: **ok** is where the interval excludes a slowdown by ``factor``, and
 everything between is **unsure**, with the number of repetitions that about would decide it.
 
-``tests/unit/test_perf_decision.py`` simulates this: suites of 60 cases compared with themselves, heavy tails and a machine
-that drifts included, and a handler that is 15 % slower.
+``tests/unit/test_perf_decision.py`` simulates this on suites of 60 cases with 240 quantities, five repetitions a side, heavy tails,
+and a machine that is up to a tenth slower in one of the runs. Of 150 suites compared with themselves none raised an alarm; an
+endpoint that is 15 % slower was found in 149 of 150. Without references the rule has to assume that machine
+(:data:`UNANCHORED`): still no alarm, but the slower endpoint was found in 45 of 150 only. So measure with references.
 """
 
 from __future__ import annotations

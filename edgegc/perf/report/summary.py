@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from edgegc.perf import metrics
+from edgegc.perf.compare import ENOUGH_CPU_S
 from edgegc.perf.histogram import Histogram
 from edgegc.perf.result import Case, Figure, Measurement, Model, Status
 
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 
 PERCENTS: Final = (50.0, 90.0, 95.0, 99.0, 99.9)
 MOST_REASONS: Final = 2
-ENOUGH_CPU_S: Final = 0.5
-"""The kernel counts CPU time in ticks of 10 ms: of less than this, one tick is more than 2 %."""
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
