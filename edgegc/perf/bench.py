@@ -297,7 +297,8 @@ class Bench:
         throttled_s = cage.throttled_s() if cage else 0.0
         killed = cage.oom_kills() if cage else 0
         samples: list[Sample] = []
-        before = surroundings.look()
+        named = tuple(of) if isinstance(of, Sequence) else ()
+        before = surroundings.look(named)
         meter = Meter(model=model)
         self._measuring = meter
         failure: Exception | None = None
@@ -326,7 +327,7 @@ class Bench:
             self._measuring = None
         if failure is not None:
             raise failure
-        after = surroundings.look()
+        after = surroundings.look(named)
         if cage is not None:
             _tell_memory(meter, cage, kills=cage.oom_kills() - killed)
         self._write_down(

@@ -9,7 +9,7 @@ used, and the answer is a number that has been run.
 from __future__ import annotations
 
 import resource
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -39,6 +39,8 @@ FEW: Final = 300
 MANY: Final = 1500
 """Nodes between which the memory of one is measured."""
 SPARE_FILES: Final = 256
+ENDLESS_FILES: Final = 1 << 20
+"""What the kernel allows where no limit is set (``fs.nr_open``)."""
 ATTEMPTS: Final = 6
 GOOD_SHARE: Final = 0.93
 """A run that used this much of its scarcest resource is at the edge: what is left is less than two runs differ by."""
@@ -191,8 +193,6 @@ async def find(bench: Bench, limits: Limits) -> Answer:
 async def _costs(bench: Bench, limits: Limits) -> Costs:
     """Measure what a poll and a node cost."""
     async with ground.own(bench, nodes=FEW, room=MANY, tls=limits.tls) as place:
-        server = place.server
-        assert server is not None
         can = await fleet.most_polls(bench, place, connections=RUSH_CONNECTIONS, seconds=RUSH_S)
         spent = []
         for number, share in enumerate(CALM_SHARES, 1):
@@ -208,19 +208,14 @@ async def _costs(bench: Bench, limits: Limits) -> Costs:
             place.admin, place.seeded.cluster_id, range(FEW, MANY), keys=True, seed=bench.seed
         )
         nodes = (*place.seeded.nodes, *more)
-        place = ground.Ground(
-            target=place.target,
-            admin=place.admin,
-            seeded=msgspec.structs.replace(place.seeded, nodes=nodes),
-            server=server,
-        )
+        place = replace(place, seeded=msgspec.structs.replace(place.seeded, nodes=nodes))
         many = await _measured(bench, place, _short(MANY, limits), "many")
         node_bytes = max(1.0, (_private(many) - _private(few)) / (MANY - FEW))
         return Costs(
             polls_per_s=polls_per_s,
             base_bytes=_private(few) - FEW * node_bytes,
             node_bytes=node_bytes,
-            files=resource.prlimit(server.pid, resource.RLIMIT_NOFILE)[0],
+            files=_files(),
         )
 
 
@@ -279,6 +274,12 @@ def _short(nodes: int, limits: Limits) -> Fleet:
     return Fleet(
         nodes=nodes, interval_s=None if interval_s is None else min(interval_s, CALM_S), duration_s=CALM_S
     )
+
+
+def _files() -> int:
+    """Return how many files a process may have open here: the server takes all that it can get."""
+    allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    return ENDLESS_FILES if allowed == resource.RLIM_INFINITY else allowed
 
 
 def _private(measured: Measurement) -> float:

@@ -83,7 +83,7 @@ async def measure(bench: Bench, ground: Ground, fleet: Fleet, *, case: str) -> N
     async with bench.measure(
         case,
         model="none" if fleet.interval_s is None else "open",
-        of=ground.server,
+        of=ground.watched,
         parameters={**fleet.parameters, "tls": ground.target.tls},
     ) as meter:
         run.meter = meter

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+import psutil
 import trio
 
 from edgegc.client import Client
@@ -31,6 +32,7 @@ SPARE_CONNECTIONS: Final = 1024
 HIGHEST_RATE: Final = "1000000"
 NETWORK: Final = "10.0.0.0/8"
 """Of the cluster that is made on a server that runs: of no consequence, for no node of it ever runs."""
+LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 CLEAN_UP_S: Final = 60.0
 """What a server that runs is given to delete the fleet's cluster; it has thousands of nodes."""
 
@@ -46,12 +48,12 @@ class Elsewhere:
 
 @dataclass(frozen=True, kw_only=True)
 class Ground:
-    """A server with a fleet in it, for as long as it is asked. ``server`` is None where it is not ours to watch."""
+    """A server with a fleet in it, for as long as it is asked. ``watched``: it, or its process; None where it is not here."""
 
     target: Target
     admin: Client
     seeded: Seeded
-    server: Server | None
+    watched: Server | tuple[int] | None
 
 
 @asynccontextmanager
@@ -70,7 +72,7 @@ async def own(bench: Bench, *, nodes: int, room: int, tls: bool) -> AsyncIterato
             target=served.server.target,
             admin=served.server.admin,
             seeded=served.seeded,
-            server=served.server,
+            watched=served.server,
         )
 
 
@@ -81,7 +83,7 @@ async def check(elsewhere: Elsewhere, *, i_know: bool) -> None:
         found = (await admin.clusters()).clusters
     if found and not i_know:
         raise Conflict(
-            f"{elsewhere.url} has {len(found)} clusters: a load could slow down what depends on them; say --i-know if that may be"
+            f"{elsewhere.url} has {len(found)} cluster{'s' * (len(found) > 1)}: a load could slow down what depends on them; say --i-know if that may be"
         )
 
 
@@ -105,7 +107,7 @@ async def borrowed(elsewhere: Elsewhere, *, nodes: int, seed_number: int) -> Asy
                 seeded=Seeded(
                     tenant_id=tenant.id, cluster_id=cluster.id, admin_token=elsewhere.token, nodes=made
                 ),
-                server=None,
+                watched=_process_of(elsewhere.url),
             )
         finally:
             with trio.CancelScope(shield=True), trio.move_on_after(CLEAN_UP_S):
@@ -117,3 +119,23 @@ def _target(url: str) -> Target:
     if parsed.scheme == "unix" or parsed.prefix:
         raise Invalid(f"--url must be http://HOST:PORT or https://HOST:PORT, not {url}")
     return Target(host=parsed.host, port=parsed.port, tls=parsed.scheme == "https")
+
+
+def _process_of(url: str) -> tuple[int] | None:
+    """Return the process that listens at an address of this machine, where it is one, and we may know."""
+    target = _target(url)
+    if target.host not in LOOPBACK:
+        return None
+    try:
+        found = psutil.net_connections(kind="tcp")
+    except psutil.AccessDenied:
+        return None
+    pids = {
+        each.pid
+        for each in found
+        if each.status == psutil.CONN_LISTEN
+        and each.laddr
+        and each.laddr.port == target.port
+        and each.pid is not None
+    }
+    return (pids.pop(),) if len(pids) == 1 else None

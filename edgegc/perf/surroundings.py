@@ -8,10 +8,13 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 import psutil
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 PROC: Final = Path("/proc")
@@ -38,8 +41,11 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     """How often a processor slowed down because of its temperature."""
 
 
-def look() -> Surroundings:
-    """Read the counters. What this system does not tell counts as nothing."""
+def look(also: Iterable[int] = ()) -> Surroundings:
+    """Read the counters. What this system does not tell counts as nothing.
+
+    ``also``: processes that count as ours although we did not start them: what is measured is no disturbance.
+    """
     allowed = os.sched_getaffinity(0)
     busy = stolen = 0
     for line in (PROC / "stat").read_text(encoding="ascii").splitlines():
@@ -54,23 +60,24 @@ def look() -> Surroundings:
         cpus=len(allowed),
         busy_s=busy / TICKS_PER_S,
         stolen_s=stolen / TICKS_PER_S,
-        ours_s=_ours_s(),
+        ours_s=_ours_s(also),
         throttled_s=_throttled_s(),
         hot=_hot(),
     )
 
 
-def _ours_s() -> float:
-    """Return the processor time of all that descends from us.
+def _ours_s(also: Iterable[int]) -> float:
+    """Return the processor time of all that descends from us, and of these.
 
     A parent's counters hold those of the children that it has waited for, so that the sum never goes back; but for the
     moment between a child's end and the wait, and for what outlives its parent.
     """
     used = os.times()
     total = used.user + used.system + used.children_user + used.children_system
-    for child in psutil.Process().children(recursive=True):
+    descend = {child.pid: child for child in psutil.Process().children(recursive=True)}
+    for pid in {*descend, *also}:
         try:
-            of_child = child.cpu_times()
+            of_child = (descend.get(pid) or psutil.Process(pid)).cpu_times()
         except psutil.Error:
             continue
         total += of_child.user + of_child.system + of_child.children_user + of_child.children_system

@@ -35,6 +35,8 @@ DOWNLOADS_PER_S: Final = 100.0
 """The floors: what the product promises on the smallest device."""
 ENROLMENTS_PER_S: Final = 100.0
 BATCHES_PER_S: Final = 5.0
+DELETING_S: Final = 6.0
+"""Of open load: all that is deleted has to be made before."""
 LONGEST_S: Final = 40.0
 """For a fixed amount of work: after this it ends unfinished, on a device that is too slow."""
 
@@ -197,7 +199,7 @@ async def node_update(bench: Bench) -> None:
 async def node_delete(bench: Bench) -> None:
     """Measure the deletion of nodes with certificates, which are blocked from then on."""
     closed_count = bench.count(1500, 100)
-    open_s = bench.seconds(10.0, 1.0)
+    open_s = bench.seconds(DELETING_S, 1.0)
     open_count = round(OPERATIONS_PER_S * open_s)
     left = bench.count(NODES, QUICK_NODES)
     async with bench.server(nodes=left + closed_count + open_count) as served:
@@ -207,7 +209,7 @@ async def node_delete(bench: Bench) -> None:
         can = await closed(bench, served, "closed", asks, connections=ADMINS, seconds=LONGEST_S)
         per_s = bearable(OPERATIONS_PER_S, can)
         asks = _deleting(token, nodes[closed_count:])
-        await opened(bench, served, "open", asks, connections=ADMINS, per_s=per_s, seconds=10.0)
+        await opened(bench, served, "open", asks, connections=ADMINS, per_s=per_s, seconds=DELETING_S)
 
 
 async def topology(bench: Bench) -> None:

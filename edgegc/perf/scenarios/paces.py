@@ -43,7 +43,7 @@ def bearable(wanted_per_s: float, can_per_s: float) -> float:
         return wanted_per_s
     power, best = SMALLEST_PER_S, SMALLEST_PER_S
     while power <= limit:
-        best = max(step * power for step in LADDER if step * power <= limit)
+        best = max(round(step * power, 2) for step in LADDER if step * power <= limit)
         power *= 10
     return best
 
