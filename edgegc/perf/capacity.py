@@ -9,13 +9,13 @@ used, and the answer is a number that has been run.
 from __future__ import annotations
 
 import resource
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from edgegc.errors import Unavailable
-from edgegc.perf import fleet, ground, metrics, seed
+from edgegc.perf import fleet, ground, metrics
 from edgegc.perf.fleet import HOLD_S, Fleet
 from edgegc.perf.result import Case
 from edgegc.perf.scenario import Scenario
@@ -33,10 +33,12 @@ PROCESSOR_SHARE: Final = 0.8
 CALM_SHARES: Final = (0.25, 0.5)
 """Of what it can do at most: where a poll's processor time is measured."""
 CALM_S: Final = 8.0
+LEAST_SLOPE: Final = 0.5
+"""Of the cost of a poll with all that is idle in it: the cost of one more is not less than this."""
 RUSH_S: Final = 4.0
 RUSH_CONNECTIONS: Final = 64
 FEW: Final = 300
-MANY: Final = 1500
+MANY: Final = 3000
 """Nodes between which the memory of one is measured."""
 SPARE_FILES: Final = 256
 ENDLESS_FILES: Final = 1 << 20
@@ -191,32 +193,36 @@ async def find(bench: Bench, limits: Limits) -> Answer:
 
 
 async def _costs(bench: Bench, limits: Limits) -> Costs:
-    """Measure what a poll and a node cost."""
-    async with ground.own(bench, nodes=FEW, room=MANY, tls=limits.tls) as place:
+    """Measure what a poll and a node cost. Each weight is that of a fresh server: they keep what they once had."""
+    async with ground.own(bench, nodes=FEW, room=FEW, tls=limits.tls) as place:
         can = await fleet.most_polls(bench, place, connections=RUSH_CONNECTIONS, seconds=RUSH_S)
         spent = []
         for number, share in enumerate(CALM_SHARES, 1):
             calm = Fleet(nodes=FEW, interval_s=FEW / (share * can), duration_s=CALM_S)
             measured = await _measured(bench, place, calm, f"calm-{number}")
             spent.append((measured.requests / measured.duration_s, _cpu_share(bench, measured)))
-        (slow, slow_share), (fast, fast_share) = spent
-        per_poll = max((fast_share - slow_share) / (fast - slow), fast_share / fast / 4)
-        idle_share = max(0.0, fast_share - per_poll * fast)
-        polls_per_s = (PROCESSOR_SHARE - idle_share) / per_poll
-        few = await _measured(bench, place, _short(FEW, limits), "few")
-        more = await seed.add_nodes(
-            place.admin, place.seeded.cluster_id, range(FEW, MANY), keys=True, seed=bench.seed
-        )
-        nodes = (*place.seeded.nodes, *more)
-        place = replace(place, seeded=msgspec.structs.replace(place.seeded, nodes=nodes))
-        many = await _measured(bench, place, _short(MANY, limits), "many")
-        node_bytes = max(1.0, (_private(many) - _private(few)) / (MANY - FEW))
-        return Costs(
-            polls_per_s=polls_per_s,
-            base_bytes=_private(few) - FEW * node_bytes,
-            node_bytes=node_bytes,
-            files=_files(),
-        )
+    weights = []
+    for case, nodes in (("few", FEW), ("many", MANY)):
+        interval_s = None if limits.interval_s is None else max(CALM_S, nodes / (CALM_SHARES[0] * can))
+        weighed = Fleet(nodes=nodes, interval_s=interval_s, duration_s=interval_s or CALM_S)
+        async with ground.own(bench, nodes=nodes, room=nodes, tls=limits.tls) as place:
+            weights.append(_private(await _measured(bench, place, weighed, case)))
+    node_bytes = max(1.0, (weights[1] - weights[0]) / (MANY - FEW))
+    return Costs(
+        polls_per_s=bearable_polls(*spent),
+        base_bytes=weights[0] - FEW * node_bytes,
+        node_bytes=node_bytes,
+        files=_files(),
+    )
+
+
+def bearable_polls(slow: tuple[float, float], fast: tuple[float, float]) -> float:
+    """Return how many polls a second leave enough of the processor, by what two loads (polls, share) used of it."""
+    polls = fast[0] - slow[0]
+    # A straight line through both; noise must not make polls free, nor the idle server cost less than nothing.
+    per_poll = max((fast[1] - slow[1]) / polls if polls > 0 else 0.0, LEAST_SLOPE * fast[1] / fast[0])
+    idle = max(0.0, fast[1] - per_poll * fast[0])
+    return max(0.0, PROCESSOR_SHARE - idle) / per_poll
 
 
 async def _attempt(
@@ -266,14 +272,6 @@ async def _measured(
         if last:
             raise Unavailable(f"nothing can be said of this box: {'; '.join(measured.invalid)}")
     raise AssertionError
-
-
-def _short(nodes: int, limits: Limits) -> Fleet:
-    """Return a fleet that is only there to be weighed: all connected, and asking as it always does."""
-    interval_s = limits.interval_s
-    return Fleet(
-        nodes=nodes, interval_s=None if interval_s is None else min(interval_s, CALM_S), duration_s=CALM_S
-    )
 
 
 def _files() -> int:

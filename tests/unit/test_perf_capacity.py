@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from edgegc.perf.capacity import ATTEMPTS, Costs, Limits, Search
+from edgegc.perf.capacity import ATTEMPTS, Costs, Limits, Search, bearable_polls
 
 Box = Callable[[int], tuple[dict[str, float], str]]
 
@@ -73,3 +73,11 @@ def test_the_scarcest_resource_says_how_many_there_may_be() -> None:
     costs = Costs(polls_per_s=800, base_bytes=60e6, node_bytes=12_000, files=20_000)
     most = costs.most(Limits(interval_s=30, p99_s=0.1, memory_bytes=120_000_000))
     assert most == {"processor": 24_000, "memory": 5000, "open files": 19_744}
+
+
+def test_a_poll_costs_what_one_more_costs() -> None:
+    assert bearable_polls((100, 0.15), (200, 0.25)) == pytest.approx(750)
+
+
+def test_noise_does_not_make_polls_free() -> None:
+    assert bearable_polls((100, 0.25), (200, 0.25)) <= 1200
