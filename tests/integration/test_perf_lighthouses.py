@@ -88,9 +88,11 @@ async def test_a_killed_lighthouse_answers_again(directory: Path) -> None:
 
 async def test_what_a_lighthouse_needs_is_that_of_nebula_alone(directory: Path) -> None:
     found = await measured("lighthouse.footprint", directory)
-    samples = found["idle"].samples
-    assert 1 << 20 < samples[-1].rss_bytes < 40 << 20
-    assert samples[-1].database_bytes == 0
+    figures = found["idle"].figures
+    assert 1 << 20 < figures["rss"].value < 40 << 20
+    assert 3 < figures["fds"].value < 30
+    assert figures["cpu_percent"].value < 50
+    assert found["idle"].samples[-1].database_bytes == 0
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root's lighthouses run as somebody else")

@@ -15,7 +15,8 @@ from edgegc.model import message
 from edgegc.perf import machines, process
 from edgegc.perf.scenario import Scenario
 from edgegc.perf.scenarios.overlay import LIGHTHOUSE_PORT, joined, make_cluster
-from edgegc.perf.wire import Wire
+from edgegc.perf.scenarios.upkeep import let_be
+from edgegc.perf.tap import Tap
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -113,19 +114,17 @@ async def _until_polled(there: Joined) -> None:
 
 
 async def _listen(meter: Meter, machine: Machine, *, seconds: float) -> None:
-    wire = Wire()
+    tap = Tap()
     before = machine.nebulas()
     began = trio.current_time()
     async with trio.open_nursery() as nursery:
-        await nursery.start(wire.listen, machine.host)
-        await trio.sleep(seconds)
+        await nursery.start(tap.listen, machine.host)
+        await let_be(meter, machine.agent.pid, seconds=seconds)
         nursery.cancel_scope.cancel()
     hours = (trio.current_time() - began) / S_PER_H
     after = machine.nebulas()
-    meter.figure("agent_bytes_per_h", wire.tcp_bytes / hours, "bytes", note="TCP both ways, headers included")
-    meter.figure(
-        "nebula_bytes_per_h", wire.udp_bytes / hours, "bytes", note="UDP both ways, headers included"
-    )
+    meter.figure("agent_bytes_per_h", tap.tcp_bytes / hours, "bytes", note="TCP both ways, headers included")
+    meter.figure("nebula_bytes_per_h", tap.udp_bytes / hours, "bytes", note="UDP both ways, headers included")
     meter.figure("nebula_rss", after.rss_bytes, "bytes", note="not the agent's")
     meter.figure(
         "nebula_cpu_percent",

@@ -21,6 +21,7 @@ from edgegc.perf import network, pings, seed
 from edgegc.perf.lighthouses import READY, RELOADED, Lighthouse
 from edgegc.perf.scenario import Scenario
 from edgegc.perf.scenarios.overlay import free_udp_port, joined, lit, make_cluster
+from edgegc.perf.scenarios.upkeep import let_be
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
@@ -118,8 +119,8 @@ async def footprint(bench: Bench) -> None:
     async with lit(bench) as box:
         pid = await _pid(box)
         await trio.sleep(CALM_S)
-        async with bench.measure("idle", model="none", of=[pid]):
-            await trio.sleep(bench.seconds(IDLE_S, 2.0))
+        async with bench.measure("idle", model="none", of=[pid]) as meter:
+            await let_be(meter, pid, seconds=bench.seconds(IDLE_S, 2.0))
     if bench.suite == "quick":
         return
     missing = network.missing()
@@ -134,7 +135,7 @@ async def footprint(bench: Bench) -> None:
             async with bench.measure("active", model="none", of=[pid], parameters=parameters) as meter:
                 for each in series:
                     each.forget()
-                await trio.sleep(bench.seconds(IDLE_S, 2.0))
+                await let_be(meter, pid, seconds=bench.seconds(IDLE_S, 2.0))
                 answered = sum(each.answered for each in series)
                 meter.figure("pings_answered", answered, "count", better="higher")
 

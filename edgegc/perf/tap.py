@@ -26,7 +26,7 @@ _LENGTH: Final = slice(16, 18)
 _PROTOCOL: Final = 23
 
 
-class Wire:
+class Tap:
     """The bytes that were seen."""
 
     def __init__(self) -> None:
