@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
+import psutil
 import trio
 
 from edgegc import errors
-from edgegc.perf import beside, cpus, device, host, network, references, thresholds
+from edgegc.perf import beside, cpus, device, host, network, references, thresholds, units
 from edgegc.perf.bench import Bench, Found, Laboratory
 from edgegc.perf.plan import Ask
 from edgegc.perf.result import Case, Measurement, Report
@@ -241,7 +242,12 @@ async def _repetition(
     status: Status = "ok"
     why = ""
     try:
-        lacking = lacks(scenario.needs, nebula=laboratory.nebula)
+        lacking = lacks(
+            scenario.needs,
+            nebula=laboratory.nebula,
+            ram_bytes=scenario.ram_bytes,
+            free_bytes=psutil.virtual_memory().available,
+        )
         if laboratory.command is not None and scenario.in_process:
             lacking = "it would measure this program's store, not the other's: have that one measure itself"
         if lacking:
@@ -305,8 +311,10 @@ async def _stand_beside(
         known.add(bench.found)
 
 
-def lacks(needs: Iterable[Need], *, nebula: Path | None = None) -> str:
+def lacks(needs: Iterable[Need], *, nebula: Path | None, ram_bytes: int, free_bytes: int) -> str:
     """Return the sentence about what this machine lacks of what a scenario needs; empty where it has it all."""
+    if free_bytes < ram_bytes:
+        return f"it takes some {units.size(ram_bytes)} of memory, and {units.size(free_bytes)} are free"
     for need in sorted(needs):
         if need == "root" and os.geteuid() != 0:
             return "it needs root: run it with sudo"

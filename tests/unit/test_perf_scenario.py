@@ -8,6 +8,7 @@ import pytest
 
 from edgegc.errors import Invalid, NotFound
 from edgegc.perf import scenario
+from edgegc.perf.run import lacks
 from edgegc.perf.scenarios import mix
 
 if TYPE_CHECKING:
@@ -45,6 +46,13 @@ def test_the_quick_suite_is_a_part_of_the_full_one_and_is_quick() -> None:
 def test_a_pattern_chooses_from_all_there_are() -> None:
     assert {"api.version", "api.node_list"} <= names("api.*") <= names()
     assert "mix.polling" in names("mix.*")
+
+
+def test_a_scenario_is_not_tried_where_what_it_needs_is_not_there() -> None:
+    assert lacks((), nebula=None, ram_bytes=100, free_bytes=100) == ""
+    why = lacks((), nebula=None, ram_bytes=300 << 20, free_bytes=200 << 20)
+    assert why == "it takes some 300 MiB of memory, and 200 MiB are free"
+    assert "--nebula PATH" in lacks(("nebula",), nebula=None, ram_bytes=1, free_bytes=1)
 
 
 def test_mixes_are_in_no_suite() -> None:
