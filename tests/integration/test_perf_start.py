@@ -83,6 +83,7 @@ async def test_an_idle_server_is_measured_alone_polled_and_holding(
     for case in ("polling", "longpoll"):
         figures = found[case].figures
         assert figures["written_per_hour"].value >= figures["flushed_per_hour"].value > 0
+    assert found["registered"].figures["cpu_percent"].value >= 0
     assert "in 1 s" in found["registered"].figures["written_per_hour"].note
 
 

@@ -88,10 +88,10 @@ MOSTLY_PERCENT: Final = 50.0
 """Of a server's files: with more of them still in memory, a start is not cold."""
 
 WINDOW_S: Final = 40.0
-QUICK_WINDOW_S: Final = 3.0
+QUICK_WINDOW_S: Final = 5.0
 """For how long an idle server is watched; what it does seldomer than this is not seen, and the figures say so."""
-MEMORY_EVERY_S: Final = 5.0
-"""Each look is some milliseconds of the server's time: the kernel adds its pages up."""
+LOOK_EVERY_S: Final = 2.0
+"""Each look holds the server up for some milliseconds: the kernel adds its pages up."""
 POLL_S: Final = 5.0
 """How often a node asks that can't be held."""
 HOLD_S: Final = 50.0
@@ -262,8 +262,10 @@ async def idle_cost(bench: Bench) -> None:
         await served.server.restart()
         await bench.settle(served.server.pid)
         async with bench.measure("registered", model="none", of=served, parameters={"nodes": nodes}) as meter:
-            before = _Written.look(served)
+            before, used = _Written.look(served), process.usage(served.server.pids())
             await trio.sleep(window_s)
+            spent_s = process.usage(served.server.pids()).cpu_s - used.cpu_s
+            _figure_cpu(meter, spent_s, trio.current_time() - before.at_s)
             before.tell(meter, served, flushed=0.0)
             meter.figure(
                 "private_after_seeding",
@@ -332,25 +334,30 @@ async def _under_load(
     bench: Bench, served: Served, meter: Meter, plan: Plan, flushed: float, *, held: bool = False
 ) -> None:
     before = _Written.look(served)
-    private: list[int] = []
+    seen: list[tuple[float, process.Usage]] = []
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_watch_memory, served, private)
+        nursery.start_soon(_watch, served, seen)
         load = await bench.load(plan)
         nursery.cancel_scope.cancel()
     meter.take(_without_latency(load) if held else load)
-    meter.figure(
-        "private_meanwhile",
-        median(private),
-        "bytes",
-        note="the median: connecting all of them at once, which no fleet does for long, takes more",
-    )
+    # Not while all of them connect at once, which no fleet does for long.
+    calm = [each for each in seen if load.began_at <= each[0] <= load.began_at + load.duration_s]
+    if len(calm) > 1:
+        (began, first), (ended, last) = calm[0], calm[-1]
+        _figure_cpu(meter, last.cpu_s - first.cpu_s, ended - began)
+    private = median(used.private_bytes for _, used in calm or seen)
+    meter.figure("private_meanwhile", private, "bytes", note="the median after all had connected")
     before.tell(meter, served, flushed=flushed)
 
 
-async def _watch_memory(served: Served, into: list[int]) -> None:
+async def _watch(served: Served, into: list[tuple[float, process.Usage]]) -> None:
     while True:
-        into.append(process.usage(served.server.pids()).private_bytes)
-        await trio.sleep(MEMORY_EVERY_S)
+        into.append((time.time(), process.usage(served.server.pids())))
+        await trio.sleep(LOOK_EVERY_S)
+
+
+def _figure_cpu(meter: Meter, used_s: float, watched_s: float) -> None:
+    meter.figure("cpu_percent", 100 * used_s / watched_s, "percent", note="of one core")
 
 
 def _without_latency(load: Load) -> Load:
