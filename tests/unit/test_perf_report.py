@@ -147,6 +147,13 @@ def test_text_fits_a_terminal(room: int) -> None:
     assert max(map(len, text.render(report(), sparklines=True, room=room).splitlines())) <= room
 
 
+def test_sparklines_are_on_a_usual_terminal_and_invalid_is_said_on_a_narrow_one() -> None:
+    assert set("▁▂▃▄▅▆▇█") & set(text.render(report(), sparklines=True, room=100))
+    found = report()
+    spoilt = msgspec.structs.replace(found, cases=(invalid(found.cases[0], "busy"), *found.cases[1:]))
+    assert "INVALID" in text.render(spoilt, sparklines=True, room=60)
+
+
 def test_a_measurement_that_cannot_be_trusted_is_marked_as_such() -> None:
     found = report()
     spoilt = msgspec.structs.replace(

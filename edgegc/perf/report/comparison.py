@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 TITLES = ("", "CASE", "QUANTITY", "BASE", "NEW", "RATIO", "95 %", "ABSOLUTE", "RUNS", "")
 RIGHT = frozenset({3, 4, 5, 7})
 MARKS = {"regression": ("✗", "red"), "better": ("✓", "green"), "ok": ("✓", ""), "unsure": ("?", "yellow")}
-NOTICEABLE = 0.02
-"""Machines differ by this between two runs whatever one does."""
+NOTICEABLE = 0.05
+"""Machines differ by less than this between two runs whatever one does."""
 
 
 def render(

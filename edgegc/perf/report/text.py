@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from edgegc.perf import units
-from edgegc.perf.report.layout import clipped, columns, plain, sparkline, styled
+from edgegc.perf.report.layout import GAP, clipped, columns, plain, sparkline, styled
 from edgegc.perf.report.summary import Summary, of
 
 if TYPE_CHECKING:
@@ -22,8 +22,10 @@ MARKS = {True: ("✓", "green"), False: ("✗", "red"), None: ("?", "yellow")}
 HEADINGS = {"floor": "Floors: what must hold", "goal": "Goals: what we are out for"}
 TITLES = ("CASE", "LOAD", "PER S", "MEAN", "P50", "P99", "P99.9", "MAX", "ERRORS", "CPU/REQ", "MEMORY")
 RIGHT = frozenset(range(2, len(TITLES)))
-DISPENSABLE = ("MAX", "MEAN", "P99.9", "LOAD", "CPU/REQ", "MEMORY")
-"""Columns that go first, in this order, where a terminal has no room for all."""
+DISPENSABLE = ("MAX", "MEAN", "P99.9", "CPU/REQ", "MEMORY")
+"""Columns that go, in this order, where a terminal has no room for all."""
+LESS_THAN_SPARKS = 3
+"""So many of them go for the sake of the sparklines."""
 BROKEN = {"invalid": "INVALID", "failed": "FAILED", "unavailable": "not measured"}
 
 
@@ -140,9 +142,29 @@ def _head(report: Report, *, room: int | None, color: bool) -> Iterator[str]:
 
 def _rows(summaries: Sequence[Summary], *, color: bool, sparklines: bool, room: int | None) -> Iterator[str]:
     rows = [TITLES, *map(cells, summaries)]
+    sparks = [sparkline(summary.per_second) if sparklines else "" for summary in summaries]
+    beside = max(map(len, sparks))
+    lines = _fitted(rows, room)
+    if room is not None and beside:
+        with_sparks = _fitted(rows, room - len(GAP) - beside, most=LESS_THAN_SPARKS)
+        if max(map(len, with_sparks)) + len(GAP) + beside <= room:
+            lines = with_sparks
+        else:
+            sparks = [""] * len(summaries)
+    longest = max(map(len, lines))
+    yield styled(clipped(lines[0], room), "dim", color=color)
+    for summary, line, spark in zip(summaries, lines[1:], sparks, strict=True):
+        bad = summary.status in ("invalid", "failed")
+        whole = f"{line:<{longest}}{GAP}{spark}" if spark else line
+        yield styled(clipped(whole, room), "red" if bad else "", color=color)
+        yield from _below(summary, room=room, color=color)
+
+
+def _fitted(rows: Sequence[tuple[str, ...]], room: int | None, *, most: int = len(DISPENSABLE)) -> list[str]:
+    """Return rows in columns, without so many of the dispensable ones as must go to fit, and at most ``most`` of those."""
     lines = columns(rows, right=RIGHT)
     gone: set[int] = set()
-    for title in DISPENSABLE:
+    for title in DISPENSABLE[:most]:
         if room is None or max(map(len, lines)) <= room:
             break
         gone.add(TITLES.index(title))
@@ -152,15 +174,7 @@ def _rows(summaries: Sequence[Summary], *, color: bool, sparklines: bool, room: 
             [[row[i] for i in kept if i < len(row)] if len(row) > 2 else row for row in rows],
             right=frozenset(kept.index(i) for i in kept if i in RIGHT),
         )
-    longest = max(map(len, lines))
-    yield styled(clipped(lines[0], room), "dim", color=color)
-    for summary, line in zip(summaries, lines[1:], strict=True):
-        bad = summary.status in ("invalid", "failed")
-        spark = sparkline(summary.per_second) if sparklines else ""
-        if spark and (room is None or longest + 2 + len(spark) <= room):
-            line = f"{line:<{longest}}  {spark}"
-        yield styled(clipped(line, room), "red" if bad else "", color=color)
-        yield from _below(summary, room=room, color=color)
+    return lines
 
 
 def cells(summary: Summary) -> tuple[str, ...]:
