@@ -65,9 +65,11 @@ def report(common: Common, file: str, form: str, base: str | None, out: Path | N
 
             body = csv.render(found)
         case "html":
+            from edgegc.cli.progress import spinner
             from edgegc.perf.report import html
 
-            body = html.render(found, base=_read(base) if base is not None else None)
+            with spinner(common, "drawing"):
+                body = html.render(found, base=_read(base) if base is not None else None)
         case _:
             body = document.encode(found).decode()
     if form == "html" and out is None and sys.stdout.isatty():
@@ -130,12 +132,14 @@ def compare(
     """
     from edgegc import errors
     from edgegc.cli.output import emit_json, width
+    from edgegc.cli.progress import spinner
     from edgegc.perf.compare import compare as compared
     from edgegc.perf.report import comparison
 
     reports = _read(base), _read(new)
     try:
-        found = compared(*reports, factor=factor, cross_host=cross_host)
+        with spinner(common, "comparing"):
+            found = compared(*reports, factor=factor, cross_host=cross_host)
     except errors.Conflict as error:
         raise Failure(error.message, Exit(UNFIT)) from error
     if html is not None:
