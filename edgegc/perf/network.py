@@ -142,7 +142,12 @@ def opened() -> Iterator[Network]:
     sweep()
     network = Network()
     try:
-        network._make_box()
+        try:
+            network._make_box()
+        except Unavailable as error:
+            raise Unavailable(
+                f"{error.message}; in a container it needs CAP_SYS_ADMIN and CAP_NET_ADMIN"
+            ) from error
         yield network
     finally:
         network._close()
