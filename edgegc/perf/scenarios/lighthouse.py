@@ -330,7 +330,7 @@ SCENARIOS: Final = (
             "the reload and the box has heard it"
         ),
         run=apply_hup,
-        quick_s=0,
+        quick_s=5,
         full_s=15,
         ram_bytes=200 * MIB,
         needs=frozenset({"nebula"}),
