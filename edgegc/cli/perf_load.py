@@ -32,6 +32,8 @@ SIZE: Final = re.compile(r"(\d+)([KMG])")
 UNITS_BYTES: Final = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 UNSAFE: Final = Exit.NOT_FOUND
 """4: the target is not there, or must not be loaded."""
+INVALID: Final = Exit.UNREACHABLE
+"""5: what was measured can't be trusted."""
 HELD_P99_S: Final = 1.0
 POLL_P99_S: Final = 0.1
 CHANGE_EVERY_S: Final = 20.0
@@ -220,8 +222,10 @@ def capacity(common: Common, /, p99: float | None, memory: int, **given: Any) ->
     if not answers:
         if report.partial:
             return Exit.INTERRUPTED
-        reasons = list(dict.fromkeys(why for case in report.cases for why in case.reasons))
-        raise Failure("; ".join(reasons) or "nothing was measured")
+        carried = [case for case in report.cases if case.case == searching.CASES[-1]]
+        untrusted = any(case.status == "invalid" for case in carried)
+        reasons = list(dict.fromkeys(why for case in carried or report.cases for why in case.reasons))
+        raise Failure("; ".join(reasons) or "nothing was measured", INVALID if untrusted else Exit.FAILED)
     _answer(common, answers[0], limits, report)
     return Exit.DONE
 

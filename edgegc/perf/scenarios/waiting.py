@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from edgegc.errors import Unavailable
 from edgegc.perf import requests
 from edgegc.perf.plan import Ask, Plan
 from edgegc.perf.scenarios import furnish
@@ -54,7 +53,7 @@ class Held:
 async def holding(bench: Bench, plan: Plan) -> AsyncIterator[Held]:
     """Have all connections of a plan wait for an answer while the context lasts; leaving it ends the plan.
 
-    Raises Unavailable where they don't all wait within a minute.
+    Raises Error where they don't all wait within a minute.
     """
     held = Held()
     everybody = trio.Event()
