@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from edgegc.errors import Error
 from edgegc.perf import requests
 from edgegc.perf.plan import Ask, Plan
 from edgegc.perf.scenarios import furnish
@@ -72,9 +73,7 @@ async def holding(bench: Bench, plan: Plan) -> AsyncIterator[Held]:
         with trio.move_on_after(ALL_WAIT_S):
             await everybody.wait()
         if not everybody.is_set():
-            raise Unavailable(
-                f"{held.waiting} of {plan.connections} polls were held after {ALL_WAIT_S:.0f} s"
-            )
+            raise Error(f"{held.waiting} of {plan.connections} polls were held after {ALL_WAIT_S:.0f} s")
         yield held
         held.stop.set()
 
