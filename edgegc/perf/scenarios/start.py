@@ -296,7 +296,8 @@ async def idle_cost(bench: Bench) -> None:
         await served.server.restart()
         await bench.settle(served.server.pid)
         versions = await furnish.versions(served.server.admin, served.seeded.cluster_id)
-        held_s = min(HOLD_S, window_s)
+        # For as long as they are held: in which each asks once more, however they are spread.
+        held_s = bench.seconds(HOLD_S, QUICK_WINDOW_S)
         held = tuple(
             requests.version(node.token, current=versions[node.id], wait_s=held_s)
             for node in served.seeded.nodes
@@ -305,7 +306,7 @@ async def idle_cost(bench: Bench) -> None:
             target=served.server.target,
             asks=(Ask(name="version", requests=held, order="connection"),),
             connections=nodes,
-            duration_s=window_s,
+            duration_s=held_s,
             # Each asks when it has connected, and all questions are held before the measured time.
             eager=True,
             warmup_s=bench.seconds(CONNECT_S + POLL_S, 2 * QUICK_CONNECT_S),
