@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import pytest
 import trio
@@ -18,6 +18,7 @@ from edgegc.errors import Error, Unavailable
 from edgegc.perf import document, requests, run
 from edgegc.perf.plan import Ask, Plan
 from edgegc.perf.scenario import Scenario
+from edgegc.perf.scenarios import mix
 from edgegc.perf.thresholds import Threshold
 
 if TYPE_CHECKING:
@@ -185,6 +186,20 @@ async def test_a_reference_gets_the_load_of_the_case_that_it_stands_beside(direc
         assert each.parameters["connections"] == 7
         assert each.measurements[0].requests > 20
         assert each.measurements[0].errors == {}
+
+
+async def test_a_mix_may_have_all_kinds_of_requests(directory: Path) -> None:
+    kinds = get_args(mix.Kind)
+    path = directory / "all.toml"
+    asks = "".join(f'[[ask]]\nwhat = "{kind}"\n' for kind in kinds)
+    path.write_text(f'proves = "all"\nnodes = 20\nconnections = 5\nrate_per_s = 100\nduration_s = 1\n{asks}')
+    report, _, _ = await measured(directory, mix.load(path))
+    (case,) = report.cases
+    assert case.name == "mix.all"
+    (found,) = case.measurements
+    assert found.errors == {}
+    assert {f"{kind} rate" for kind in kinds} <= set(found.figures)
+    assert all(found.figures[f"{kind} rate"].value > 0 for kind in kinds)
 
 
 async def test_a_floor_that_is_missed_shows_in_the_exit_code(directory: Path) -> None:

@@ -79,15 +79,17 @@ async def upload(bench: Bench, served: Served, uploaded: Uploaded, size: int) ->
 
 
 async def topology(served: Served) -> None:
-    """Give the seeded cluster lighthouses, relays and routes, on its first nodes."""
-    admin, nodes = served.server.admin, iter(served.seeded.nodes)
-    for i in range(LIGHTHOUSES):
+    """Give the seeded cluster lighthouses, relays and routes, on its first nodes, as far as it has so many."""
+    admin, nodes = served.server.admin, served.seeded.nodes
+    relays = nodes[LIGHTHOUSES:][:RELAYS]
+    routers = nodes[LIGHTHOUSES + RELAYS :][:ROUTERS]
+    for i, node in enumerate(nodes[:LIGHTHOUSES]):
         addresses = message.LighthouseSet(public_addresses=(f"203.0.113.{i + 1}:4242",))
-        await admin.set_node_lighthouse(next(nodes).id, addresses)
-    for _ in range(RELAYS):
-        await admin.set_node_relay(next(nodes).id)
-    for i in range(ROUTERS):
-        await admin.set_node_routes(next(nodes).id, message.Routes(routes=(f"192.168.{i}.0/24",)))
+        await admin.set_node_lighthouse(node.id, addresses)
+    for node in relays:
+        await admin.set_node_relay(node.id)
+    for i, node in enumerate(routers):
+        await admin.set_node_routes(node.id, message.Routes(routes=(f"192.168.{i}.0/24",)))
 
 
 async def change_everybody(admin: Client, cluster_id: str, number: int) -> None:
