@@ -25,8 +25,8 @@ OTHERS_SHARE: Final = 0.10
 """Of all processors' time: what others may use."""
 STOLEN_SHARE: Final = 0.02
 THROTTLED_SHARE: Final = 0.01
-SHORTEST_JUDGED_S: Final = 0.2
-"""The kernel counts in ticks of 10 ms: in less, a single one would look like a neighbour."""
+SHORTEST_JUDGED_S: Final = 0.5
+"""The kernel counts in ticks of 10 ms, whoever runs when one comes: in less, chance would look like a neighbour."""
 
 
 def of_load(
