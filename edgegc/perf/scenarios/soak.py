@@ -17,12 +17,14 @@ if TYPE_CHECKING:
 NODES: Final = 1000
 PARTS: Final = 8
 """Each with connections of its own: what leaks per connection shows as well as what leaks per request."""
-PART_S: Final = 10.0
+PART_S: Final = 15.0
 CONNECTIONS: Final = 100
 PER_S: Final = 150.0
 """A small board carries this for hours."""
+LONGEST_FILL_S: Final = 60.0
+"""In which 1,000 bundles are rendered also on a small board."""
 READ_EVERY_S: Final = 1.0
-SKIPPED: Final = 0.25
+SKIPPED: Final = 0.4
 """Of the readings: at first caches fill and the allocator finds its size."""
 S_PER_HOUR: Final = 3600
 PAGE_SIZE: Final = 50
@@ -68,6 +70,21 @@ async def soak(bench: Bench) -> None:
     async with bench.server(nodes=bench.count(NODES, NODES // 5)) as served:
         await furnish.topology(served)
         asks = mixture(served.seeded)
+        # What is kept per node (a bundle, a first contact) would else look like growth until each has come by.
+        nodes = served.seeded.nodes
+        everybody = (
+            Ask(name="version", requests=tuple(requests.version(n.token) for n in nodes), once=True),
+            Ask(name="bundle", requests=tuple(requests.bundle(n.token) for n in nodes), once=True),
+        )
+        for ask in everybody:
+            await bench.load(
+                Plan(
+                    target=served.server.target,
+                    asks=(ask,),
+                    connections=CONNECTIONS,
+                    duration_s=LONGEST_FILL_S,
+                )
+            )
         async with bench.measure(
             "",
             model="open",
