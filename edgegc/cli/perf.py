@@ -25,6 +25,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
         "edgegc.cli.perf_load:capacity",
         "The most nodes that this box carries, and what limits it.",
     ),
+    "profile": ("edgegc.cli.perf_profile:profile", "Where a scenario spends its time or memory, or waits."),
     "report": ("edgegc.cli.perf_report:report", "Show what a run found: text, Markdown, HTML, CSV, JSON."),
     "compare": ("edgegc.cli.perf_report:compare", "Tell whether a release is slower than another."),
     "baseline": ("edgegc.cli.perf_report:baseline", "Reports that are kept to compare later ones with."),
@@ -34,6 +35,7 @@ PROCESSES: Final[Mapping[str, str]] = {
     "_raw-echo": "edgegc.cli.perf_processes:raw_echo",
     "_plain-quart": "edgegc.cli.perf_processes:plain_quart",
     "_store": "edgegc.cli.perf_processes:store",
+    "_profiled": "edgegc.cli.perf_processes:profiled",
 }
 """Started by the laboratory, as ``edgegc perf NAME``; shown to nobody."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import click
 
 
@@ -57,3 +59,22 @@ def store(directory: str) -> None:
     from edgegc.perf import store_child
 
     store_child.main(directory)
+
+
+@click.command("_profiled", hidden=True, context_settings={"ignore_unknown_options": True})
+@click.argument("kind", type=click.Choice(["cpu", "memory", "blocking"]))
+@click.argument("tool", type=click.Choice(["own", "memray"]))
+@click.argument("directory")
+@click.argument("words", nargs=-1, type=click.UNPROCESSED)
+def profiled(
+    kind: Literal["cpu", "memory", "blocking"], tool: str, directory: str, words: tuple[str, ...]
+) -> int:
+    """Run ``edgegc WORDS``, and sample it."""
+    from pathlib import Path
+
+    from edgegc.cli import main
+    from edgegc.perf.profiler import sampler
+
+    sampler.before(kind, tool)
+    with sampler.sampling(kind, Path(directory), words, tool=tool):
+        return main.run(words)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
@@ -25,7 +25,7 @@ from edgegc.perf.histogram import Histogram
 from edgegc.perf.result import Figure, Mark, Measurement
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Mapping
     from pathlib import Path
 
     from edgegc.perf.cpus import Cpus
@@ -48,6 +48,10 @@ SETTLE_S: Final = 10.0
 NS_PER_S: Final = 1_000_000_000
 
 
+Around = Callable[[str, "Meter", Sequence[int]], AbstractAsyncContextManager[None]]
+"""Given the case, its meter, and the processes that are watched."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Laboratory:
     """What all repetitions of a run have in common."""
@@ -63,6 +67,8 @@ class Laboratory:
     """How another release is started; None: this very program."""
     limits: Mapping[str, float] = field(default_factory=dict)
     """What the p99 latency of a case is held to, in seconds, by the case's name."""
+    around: Around | None = None
+    """Entered around each measurement, by a profiler."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -308,7 +314,8 @@ class Bench:
                 if watched is not None:
                     watch = await nursery.start(partial(monitor.sample, watched, into=samples))
                 try:
-                    yield meter
+                    async with self._around(case, meter, watched):
+                        yield meter
                 except Exception as raised:
                     # Raised below, so that it leaves as what it is and not as a member of the nursery's group.
                     failure = raised
@@ -339,6 +346,12 @@ class Bench:
             after=after,
             throttled_s=cage.throttled_s() - throttled_s if cage else 0.0,
         )
+
+    def _around(self, case: str, meter: Meter, watched: Watched | None) -> AbstractAsyncContextManager[None]:
+        around = self.laboratory.around
+        if around is None:
+            return nullcontext()
+        return around(case, meter, watched.pids() if watched is not None else ())
 
     def unavailable(self, case: str, why: str) -> None:
         """Say that this machine lacks what a case needs: a sentence."""

@@ -8,11 +8,16 @@ from __future__ import annotations
 import os
 import sys
 import zipfile
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import edgegc
 from edgegc.perf import leftovers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 NOT_FOR_OTHERS: Final = frozenset({"SHIV_INTERPRETER", "PYTHONPATH"})
 PACKAGE_ROOT = Path(edgegc.__file__).resolve().parent.parent
@@ -24,6 +29,21 @@ def program(*words: str) -> tuple[str, ...]:
     if started.is_file() and zipfile.is_zipfile(started):
         return (sys.executable, str(started.resolve()), *words)
     return (sys.executable, "-m", "edgegc", *words)
+
+
+def measured(*words: str) -> tuple[str, ...]:
+    """Return the command line of ``edgegc WORDS`` as something to be measured: a profiler may stand before it."""
+    return program(*_through.get(), *words)
+
+
+@contextmanager
+def through(*words: str) -> Iterator[None]:
+    """Have all that is measured, in this context and the tasks that it starts, run by ``edgegc WORDS``."""
+    token = _through.set(words)
+    try:
+        yield
+    finally:
+        _through.reset(token)
 
 
 def perf(*words: str) -> tuple[str, ...]:
@@ -51,3 +71,6 @@ def foreign_environ(**more: str) -> dict[str, str]:
         if name not in NOT_FOR_OTHERS and not name.startswith("EDGEGC_")
     }
     return {**kept, leftovers.VARIABLE: leftovers.mark(), **more}
+
+
+_through: Final[ContextVar[tuple[str, ...]]] = ContextVar("through", default=())

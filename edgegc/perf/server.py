@@ -242,7 +242,7 @@ class Server:
 
     def command(self, *words: str) -> list[str]:
         """Return the command line of ``edgegc WORDS`` of the release that this server is."""
-        return [*(self.options.command or respawn.program()), *words]
+        return [*(self.options.command or respawn.measured()), *words]
 
     def environ(self) -> dict[str, str]:
         """Return the environment that it has, with its settings, which other commands of its release need, too."""

@@ -86,7 +86,7 @@ async def running(
     """
     with filesystem.temporary(parent) as directory:
         database = directory / "data"
-        argv = respawn.perf(COMMAND, os.fspath(database))
+        argv = respawn.measured("perf", COMMAND, os.fspath(database))
         async with child(argv if cage is None else cage.wrap(argv), cpu=cpu) as started:
             yield StoreProcess(started, database, cage)
 

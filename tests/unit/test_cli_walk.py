@@ -28,7 +28,7 @@ GROUPS = {
     "service": "show",
     "settings": "show",
     "completion": "",
-    "perf": "doctor list run serve capacity load report compare baseline",
+    "perf": "doctor list run serve capacity load report compare baseline profile",
     "perf baseline": "save list show",
 }
 COMMANDS = {*ALONE.split(), *GROUPS} | {
