@@ -30,6 +30,8 @@ DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
 UNITS_S: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3600}
 SIZE: Final = re.compile(r"(\d+)([KMG])")
 UNITS_BYTES: Final = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+LONGEST_INTERVAL_S: Final = 60.0
+"""A connection may rest for 75 s, and the time between two questions is a matter of chance."""
 UNSAFE: Final = Exit.NOT_FOUND
 """4: the target is not there, or must not be loaded."""
 INVALID: Final = Exit.UNREACHABLE
@@ -53,7 +55,12 @@ def _seconds(_context: click.Context, _option: click.Parameter, value: str | Non
 
 def _interval(context: click.Context, option: click.Parameter, value: str) -> float | str | None:
     """Read the same, or ``longpoll``."""
-    return HELD if value == HELD else _seconds(context, option, value)
+    seconds = None if value == HELD else _seconds(context, option, value)
+    if seconds is not None and seconds > LONGEST_INTERVAL_S:
+        raise click.BadParameter(
+            f"at most {LONGEST_INTERVAL_S:g}s: a server closes a connection that rests for longer"
+        )
+    return HELD if seconds is None else seconds
 
 
 def _bytes(_context: click.Context, _option: click.Parameter, value: str) -> int:

@@ -178,6 +178,8 @@ async def find(bench: Bench, limits: Limits) -> Answer:
         if search.carried == nodes:
             best = measured
     if best is None:
+        # Else the report would have the last one that was not carried, and not the reason.
+        bench.found.pop("carried", None)
         raise Unavailable(
             f"no fleet was carried, the smallest had {min(nodes for nodes, _, _ in search.tried)} nodes: {search.limit}"
         )

@@ -69,6 +69,10 @@ class Fleet(msgspec.Struct, frozen=True, kw_only=True):
             "change_every_s": self.change_every_s or 0,
         }
 
+    def coming_s(self, *, tls: bool) -> float:
+        """Return how long the nodes take to come: with an interval each within one, in the order in which they ask."""
+        return max(self.interval_s or 0.0, opening_s(self.nodes, tls=tls))
+
 
 def opening_s(nodes: int, *, tls: bool) -> float:
     """Return how long the nodes take to connect."""
@@ -108,7 +112,7 @@ def scenario(fleet: Fleet, *, elsewhere: Elsewhere | None, tls: bool) -> Scenari
         proves="a simulated fleet",
         run=run,
         quick_s=0,
-        full_s=STARTING_S + opening_s(fleet.nodes, tls=tls) + SETTLE_S + fleet.duration_s,
+        full_s=STARTING_S + fleet.coming_s(tls=tls) + SETTLE_S + fleet.duration_s,
         ram_bytes=fleet.nodes * NODE_BYTES,
     )
 
@@ -175,11 +179,13 @@ class _Run:
             asks=(ask,),
             connections=fleet.nodes,
             duration_s=fleet.duration_s,
-            warmup_s=SETTLE_S,
+            warmup_s=fleet.coming_s(tls=self.ground.target.tls) + SETTLE_S,
             rate_per_s=None if fleet.interval_s is None else fleet.nodes / fleet.interval_s,
             seed=self.bench.random.getrandbits(32),
             timeout_s=TIMEOUT_S + (HOLD_S if held else 0.0),
-            connect_within_s=opening_s(fleet.nodes, tls=self.ground.target.tls),
+            connect_within_s=fleet.coming_s(tls=self.ground.target.tls),
+            # As agents do, who connect in order to ask: the server soon closes what connects and is silent.
+            eager=True,
         )
 
     async def _changes(

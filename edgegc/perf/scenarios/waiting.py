@@ -118,6 +118,7 @@ async def _change(bench: Bench, served: Served, meter: Meter, number: int) -> li
         timeout_s=2 * HOLD_S,
         seed=bench.random.getrandbits(32),
         connect_within_s=len(seeded.nodes) / opened_per_s,
+        eager=True,
     )
     async with holding(bench, plan) as held:
         await trio.sleep(SETTLE_S)
