@@ -100,6 +100,7 @@ class Connection:
         "due_ns",
         "etags",
         "failures",
+        "fresh",
         "idle",
         "index",
         "kind",
@@ -117,6 +118,8 @@ class Connection:
         self.etags: dict[int, bytes] = {}
         """By kind of request, where it is asked conditionally."""
         self.failures = 0
+        self.fresh = True
+        """It was not asked yet since it was opened."""
         self.queued = False
         self.resting = False
         self.asked = False

@@ -67,6 +67,8 @@ class Course:
         # Open model only.
         self._arrivals: Arrivals | None = None
         self._idle: deque[Connection] = deque()
+        self._fresh: deque[Connection] = deque()
+        """Not asked yet since they were opened: they come first, for servers close who connects and is silent."""
         self._backlog: deque[int] = deque()
         # Of the measured time.
         self._begin_ns = NEVER_NS
@@ -102,6 +104,7 @@ class Course:
     def opened(self, connection: Connection) -> None:
         """It can be asked."""
         self._open += 1
+        connection.fresh = True
         self._opening.pop(connection, None)
         self._tally.connect.record(connection.opened_in_ns)
         self._settle(connection)
@@ -243,7 +246,7 @@ class Course:
             self._backlog.popleft()
         elif not connection.queued:
             connection.queued = True
-            self._idle.append(connection)
+            (self._fresh if connection.fresh else self._idle).append(connection)
 
     def _ask(self, connection: Connection, due_ns: int) -> bool:
         """Send what comes next; return False where this connection has nothing left to ask."""
@@ -255,6 +258,7 @@ class Course:
         if connection.kind in connection.etags:
             request = _unless(request, connection.etags[connection.kind])
         connection.due_ns = due_ns
+        connection.fresh = False
         self._waiting[connection] = monotonic_ns()
         connection.send(request)
         return True
@@ -277,8 +281,8 @@ class Course:
         self._loop.due_ns = NEVER_NS
 
     def _send_on_idle(self, due_ns: int) -> bool:
-        while self._idle:
-            connection = self._idle.popleft()
+        while queue := self._fresh or self._idle:
+            connection = queue.popleft()
             connection.queued = False
             # It may have been closed since, and is put here again when it is open.
             if connection.idle and self._ask(connection, due_ns):
