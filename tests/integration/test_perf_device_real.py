@@ -48,6 +48,7 @@ def short() -> Iterator[Path]:
         yield Path(directory)
 
 
+@pytest.mark.alone
 def test_a_process_that_wants_all_of_a_core_gets_its_share() -> None:
     code = "import time\nuntil = time.monotonic() + 2\nwhile time.monotonic() < until: pass\nprint(time.process_time())"
     with caged("128M:25%") as cage:

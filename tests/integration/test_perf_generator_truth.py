@@ -24,6 +24,8 @@ from edgegc.perf.references import Flaws
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+pytestmark = pytest.mark.alone
+
 WITHIN = 0.05
 TRIES = 5
 MS = 1_000_000
