@@ -78,3 +78,31 @@ def profiled(
     sampler.before(kind, tool)
     with sampler.sampling(kind, Path(directory), words, tool=tool):
         return main.run(words)
+
+
+@click.command("_version-checks", hidden=True)
+@click.argument("url")
+@click.option("--connections", type=int, required=True)
+@click.option("--seconds", type=float, required=True)
+@click.option("--warmup", type=float, default=1.0)
+@click.option("--closing", is_flag=True)
+def version_checks(url: str, connections: int, seconds: float, warmup: float, closing: bool) -> None:
+    """Ask a server for versions, with the node tokens that come on standard input; for perf/compare-tools."""
+    import sys
+    from functools import partial
+
+    import msgspec
+    import trio
+
+    from edgegc.perf import version_checks
+
+    asking = partial(
+        version_checks.ask,
+        url,
+        sys.stdin.read().split(),
+        connections=connections,
+        duration_s=seconds,
+        warmup_s=warmup,
+        closing=closing,
+    )
+    click.echo(msgspec.json.encode(trio.run(asking)))

@@ -1,0 +1,59 @@
+"""perf/compare-tools, with a real server and our real generator; the other tools are stand-ins that print what they are told to."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+SCRIPT = Path(__file__).parents[2] / "perf/compare-tools"
+LIMIT_S = 120
+"""Within which it has ended, also on a machine with other things to do."""
+
+
+def tool(directory: Path, name: str, says: str) -> None:
+    file = directory / name
+    # It takes its time: one that computed all the while would be at its own limit.
+    file.write_text(f"#!/bin/sh\n/bin/sleep 0.5\necho \"$@\" > '{directory}/{name}.asked'\nprintf '{says}'\n")
+    file.chmod(0o755)
+
+
+def compared(directory: Path) -> subprocess.CompletedProcess[str]:
+    few = ["--connections", "4", "--rounds", "1", "--seconds", "1", "--nodes", "3"]
+    return subprocess.run(
+        [sys.executable, SCRIPT, *few],
+        env={**os.environ, "PATH": str(directory)},
+        cwd=directory,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
+    )
+
+
+def test_a_tool_that_counts_less_than_we_do_is_found_and_one_that_is_missing_named(tmp_path: Path) -> None:
+    tool(tmp_path, "hey", "Requests/sec: 1.0")
+    tool(tmp_path, "ab", "Failed requests: 0\\nRequests per second: 1.0")
+
+    done = compared(tmp_path)
+
+    assert done.returncode == 1, done.stderr
+    assert "wrk is not installed: apt-get install wrk" in done.stderr
+    first, titles, *rows = done.stdout.splitlines()
+    assert first.startswith("4 connections, 1 rounds of 1 s; the server on processor ")
+    assert titles.startswith("TOOL ")
+    assert [(row.split()[0], row.split()[-1]) for row in rows] == [("hey", "DIFFERS"), ("ab", "DIFFERS")]
+    # What the server does not keep is asked for with a connection each.
+    assert ["a connection each" in row for row in rows] == [False, True]
+    assert all(float(row.split()[-5].replace(",", "")) > 10 for row in rows), "our own generator was answered"
+    assert "Authorization: Bearer egn_" in (tmp_path / "hey.asked").read_text()
+
+
+def test_without_any_tool_nothing_is_started(tmp_path: Path) -> None:
+    done = compared(tmp_path)
+
+    assert done.returncode == 2
+    assert done.stdout == ""
+    for name in ("wrk", "hey", "ab"):
+        assert f"{name} is not installed" in done.stderr
