@@ -14,7 +14,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import jsonschema  # type: ignore[import-untyped]
+import jsonschema
 
 from edgegc.errors import Error
 from edgegc.perf import document, scenario
@@ -33,8 +33,8 @@ def wrong(path: Path) -> Iterator[str]:
         yield error.message
         return
     schema = json.loads((files("edgegc.perf") / "schema.json").read_text("utf-8"))
-    for error in jsonschema.Draft202012Validator(schema).iter_errors(json.loads(path.read_bytes())):
-        yield f"the report is not as schema.json says, at {error.json_path}: {error.message}"
+    for breach in jsonschema.Draft202012Validator(schema).iter_errors(json.loads(path.read_bytes())):
+        yield f"the report is not as schema.json says, at {breach.json_path}: {breach.message}"
     yield from lacking(report, tuple(each.name for each in scenario.chosen(suite="quick")))
 
 

@@ -5,11 +5,25 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 SCRIPT = Path(__file__).parents[2] / "perf/compare-tools"
 LIMIT_S = 120
 """Within which it has ended, also on a machine with other things to do."""
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    # pytest's own names are too long for a socket's path.
+    with tempfile.TemporaryDirectory(prefix="perf-") as name:
+        yield Path(name)
 
 
 def tool(directory: Path, name: str, says: str) -> None:
@@ -32,11 +46,11 @@ def compared(directory: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_tool_that_counts_less_than_we_do_is_found_and_one_that_is_missing_named(tmp_path: Path) -> None:
-    tool(tmp_path, "hey", "Requests/sec: 1.0")
-    tool(tmp_path, "ab", "Failed requests: 0\\nRequests per second: 1.0")
+def test_a_tool_that_counts_less_than_we_do_is_found_and_one_that_is_missing_named(directory: Path) -> None:
+    tool(directory, "hey", "Requests/sec: 1.0")
+    tool(directory, "ab", "Failed requests: 0\\nRequests per second: 1.0")
 
-    done = compared(tmp_path)
+    done = compared(directory)
 
     assert done.returncode == 1, done.stderr
     assert "wrk is not installed: apt-get install wrk" in done.stderr
@@ -47,11 +61,11 @@ def test_a_tool_that_counts_less_than_we_do_is_found_and_one_that_is_missing_nam
     # What the server does not keep is asked for with a connection each.
     assert ["a connection each" in row for row in rows] == [False, True]
     assert all(float(row.split()[-5].replace(",", "")) > 10 for row in rows), "our own generator was answered"
-    assert "Authorization: Bearer egn_" in (tmp_path / "hey.asked").read_text()
+    assert "Authorization: Bearer egn_" in (directory / "hey.asked").read_text()
 
 
-def test_without_any_tool_nothing_is_started(tmp_path: Path) -> None:
-    done = compared(tmp_path)
+def test_without_any_tool_nothing_is_started(directory: Path) -> None:
+    done = compared(directory)
 
     assert done.returncode == 2
     assert done.stdout == ""
