@@ -134,6 +134,21 @@ def test_a_tool_that_was_at_its_own_limit_says_nothing_of_the_server(script: Any
     assert script.exit_code([row]) == 5
 
 
+def test_a_round_in_which_the_machine_was_busy_counts_for_nothing(script: Any) -> None:
+    row = compared(script, [1000, 400], [1000, 1000])
+    row.theirs[1] = script.Ran(400, 0, 0.3, 0.5, 0.4)
+
+    assert row.ratio == 1.0
+    assert row.verdict == (True, "agrees")
+
+
+def test_where_the_machine_was_always_busy_nothing_is_told(script: Any) -> None:
+    row = compared(script, [400], [1000], others_share=0.4)
+
+    assert row.verdict == (None, "can't tell: the host was busy, other processes used 40% of its processors")
+    assert script.exit_code([row]) == 5
+
+
 def test_a_rate_of_errors_agrees_with_nothing(script: Any) -> None:
     row = compared(script, [1000], [1000], errors=3)
 
