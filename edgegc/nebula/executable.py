@@ -186,8 +186,12 @@ class InstalledNebula:
         self._known: tuple[Path, tuple[int, int, int] | None, Version] | None = None
 
     async def find(self) -> tuple[Path, Version]:
-        """Return where it is and its version; costs a ``stat`` when nothing changed."""
-        executable = find_nebula(self._path)
+        """Return where it is and its version; costs a ``stat`` when nothing changed. Raises NebulaUnusable."""
+        try:
+            executable = find_nebula(self._path)
+        except NebulaUnusable:
+            self._known = None  # when it is back it counts as another one, whoever of several saw it missing
+            raise
         identity = files.identity(executable)
         if self._known is None or self._known[:2] != (executable, identity):
             version = await nebula_version(executable)
