@@ -331,6 +331,8 @@ class Process:
 
     async def _replace(self, what: Input) -> None:
         """Start or restart, and wait until the new process is past its ready line. One that starts already is waited for."""
+        # A file that is read when all of us are cancelled is read to its end: run() may be over by now.
+        await trio.lowlevel.checkpoint_if_cancelled()
         life, before = self._life, self._life.machine.attempt
         if what is Input.START and life.stands(State.STARTING):
             before -= 1

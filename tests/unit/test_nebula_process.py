@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
+import trio.testing
 
 from edgegc.nebula import record
 from edgegc.nebula.machine import FATAL_AFTER, FATAL_RETRY_S, START_LIMIT_S, TERM_LIMIT_S
@@ -16,7 +17,7 @@ from edgegc.nebula.process import ApplyFailed, Process, ProcessStatus, State, Wa
 from tests.fakes import HUP_LINES, FakeClock, FakeSpawner, inline
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
     from trio.testing import MockClock
@@ -495,6 +496,25 @@ async def test_cancelling_run_leaves_nebula_running_and_the_next_run_adopts_it(
         assert (await process.apply(wanted())).action == "none"
     assert len(world.spawner.children) == 1
     assert child.signals == []
+
+
+async def test_an_apply_whose_file_is_read_when_everything_is_cancelled_starts_nothing(
+    world: World, autojump_clock: MockClock
+) -> None:
+    process = world.process()
+    async with trio.open_nursery() as nursery:
+
+        async def read_to_the_end(job: Callable[[], Any], /) -> Any:
+            nursery.cancel_scope.cancel()
+            # A thread is waited for; Process.run() meanwhile ends.
+            with trio.CancelScope(shield=True):
+                await trio.testing.wait_all_tasks_blocked()
+            return job()
+
+        await nursery.start(process.run)
+        process._disk = read_to_the_end
+        await process.apply(wanted())
+    assert world.spawner.children == []
 
 
 async def test_what_json_has_no_word_for_makes_no_difference_after_an_adoption(
