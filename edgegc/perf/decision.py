@@ -68,15 +68,16 @@ DRIFT: Final[Mapping[Kind, float]] = {
 UNANCHORED: Final = 0.04
 """By how much a machine's speed differs from run to run, where no reference tells: added to the drift of what is time."""
 ALONE: Final[Mapping[Kind, float]] = {
-    "throughput": 0.06,
-    "cpu": 0.04,
-    "p50": 0.10,
-    "p99": 0.30,
-    "mean": 0.15,
+    "throughput": 0.12,
+    "cpu": 0.12,
+    "p50": 0.20,
+    "p99": 0.40,
+    "mean": 0.25,
     "memory": 0.05,
-    "figure": 0.25,
+    "figure": 0.30,
 }
-"""The spread that is assumed where nothing was repeated: what a shared virtual machine shows on a bad day."""
+"""The spread that is assumed where nothing was repeated: what a shared virtual machine shows on its worst day. One release
+against itself, once each on a machine that others used too, had 1.29 times the CPU time per request."""
 USUAL_FREEDOM: Final = 30
 """Degrees of freedom of a spread that is the median of many."""
 ENOUGH_FREEDOM: Final = 8
