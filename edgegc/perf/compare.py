@@ -6,7 +6,7 @@ Knows the words of a report; the rule that decides is :mod:`edgegc.perf.decision
 Of each case that both have, with equal parameters and valid repetitions:
 
 - closed load: throughput. Its latencies say the same once more (Little's law), and are left out;
-- open load: p50 and p99, where every repetition has the samples for it. No load: p50, or the mean of few operations;
+- open load, at the same rate: p50 and p99, where every repetition has the samples for it. No load: p50, or the mean of few operations;
 - CPU time of the server per request, by far the steadiest of all where the server was busy;
 - private memory at its peak; the figures for which it is said whether more or less is better;
 - errors, without any statistics: where every repetition had half as many again as any before, and a hundredth of all requests.
@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import msgspec
 
 from edgegc.errors import Conflict
+from edgegc.perf import alike
 from edgegc.perf.decision import Kind, Pair, Series, judge, usual_spreads
 from edgegc.perf.histogram import SUPPORT, highest_of
 from edgegc.perf.metrics import valid
@@ -46,9 +47,6 @@ ERRORS_FACTOR: Final = 1.5
 """Where errors are part of the case (what is beyond the limits is refused), their share varies, and by more than a hundredth."""
 ERROR_RUNS: Final = 3
 """Repetitions on each side before errors alone are a regression: a single one may have had an accident."""
-
-ALIKE: Final = 0.02
-"""Parameters that are numbers of a measurement, a rate or a size, may differ by this."""
 
 Decision = Literal["regression", "unsure", "ok", "better"]
 
@@ -210,31 +208,13 @@ def _not_comparable(old: Case | None, new: Case) -> str:
             return f"is {case.status if case.status != 'ok' else 'invalid'} in the {which} report" + (
                 f": {reasons}" if reasons else ""
             )
-    names = _differing(old, new)
+    names = alike.differing(old, new)
     if names:
-        return f"was measured with other parameters: {', '.join(names)}"
+        remedy = "; measure it again with --rates FILE, the other report" if alike.RATE in names else ""
+        return f"was measured with other parameters: {alike.told(old, new, names)}{remedy}"
     if valid(old)[0].model != valid(new)[0].model:
         return "was measured with another model of load"
     return ""
-
-
-def _differing(old: Case, new: Case) -> list[str]:
-    """Return the parameters that differ, by more than a little where they are measured themselves."""
-
-    def same(one: object, other: object) -> bool:
-        if isinstance(one, float) or isinstance(other, float):
-            return (
-                isinstance(one, (int, float))
-                and isinstance(other, (int, float))
-                and math.isclose(one, other, rel_tol=ALIKE)
-            )
-        return one == other
-
-    return sorted(
-        name
-        for name in old.parameters.keys() | new.parameters.keys()
-        if not same(old.parameters.get(name), new.parameters.get(name))
-    )
 
 
 def _broken(case: Case) -> Row:
@@ -331,7 +311,7 @@ class _Machine:
             [
                 (old, case)
                 for old, case in pairs
-                if not _differing(old, case) and _reference_costs(old) and _reference_costs(case)
+                if not alike.differing(old, case) and _reference_costs(old) and _reference_costs(case)
             ]
         )
 

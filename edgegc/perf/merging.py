@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from edgegc.errors import Conflict, Invalid
+from edgegc.perf import alike
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,15 +61,40 @@ def _cases(runs: Sequence[Sequence[Case]]) -> tuple[Case, ...]:
 
 
 def _case(parts: Sequence[tuple[int, Case]]) -> Case:
-    """Return one case of all its parts: ok if any run of it was, and then with the repetitions of those."""
+    """Return one case of all its parts: ok if any run of it was, and then with the repetitions of those.
+
+    Where some were asked at another rate, those that are more count: latencies at several rates don't add up.
+    """
     good = [(number, case) for number, case in parts if case.status == "ok"]
-    used = good or list(parts)
+    used, left_out = _alike(good) if good else (list(parts), "")
+    reasons = [*(why for _, case in used for why in case.reasons), *filter(None, [left_out])]
     return msgspec.structs.replace(
         used[0][1],
-        reasons=tuple(dict.fromkeys(why for _, case in used for why in case.reasons)),
+        reasons=tuple(dict.fromkeys(reasons)),
         measurements=tuple(
             msgspec.structs.replace(m, repetition=number * STRIDE + m.repetition)
             for number, case in used
             for m in case.measurements
         ),
+    )
+
+
+def _alike(parts: Sequence[tuple[int, Case]]) -> tuple[list[tuple[int, Case]], str]:
+    """Return the most of these that were measured with the same parameters, and what is to be said of the others."""
+    groups: list[list[tuple[int, Case]]] = []
+    for part in parts:
+        for group in groups:
+            if not alike.differing(group[0][1], part[1]):
+                group.append(part)
+                break
+        else:
+            groups.append([part])
+    kept = max(groups, key=len)
+    others = [group[0][1] for group in groups if group is not kept]
+    if not others:
+        return kept, ""
+    names = alike.differing(kept[0][1], others[0])
+    return kept, (
+        f"{len(parts) - len(kept)} of {len(parts)} runs are left out: they were measured with other parameters: "
+        f"{alike.told(kept[0][1], others[0], names)}"
     )

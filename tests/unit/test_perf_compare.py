@@ -152,7 +152,7 @@ def test_other_parameters_are_not_compared() -> None:
     )
     found = compare(base(), new)
     assert [s.why for s in found.skipped if s.case == "api.version[hot-open]"] == [
-        "was measured with other parameters: rate_per_s"
+        "was measured with other parameters: rate_per_s 1000 → 700; measure it again with --rates FILE, the other report"
     ]
 
 
@@ -207,6 +207,23 @@ def test_runs_of_one_release_are_merged_repetition_by_repetition() -> None:
         merged, merge([report(Truth(seed=9 + n, repeat=1, slower={"api.version": 1.15})) for n in range(5)])
     )
     assert ("api.version[hot-closed]", "CPU per request") in worse(found)
+
+
+def test_latencies_at_different_rates_are_not_merged() -> None:
+    def at(rate: float, seed: int) -> Report:
+        return changed(
+            report(Truth(seed=seed, repeat=1)),
+            "api.version[hot-open]",
+            lambda case: msgspec.structs.replace(case, parameters={**case.parameters, "rate_per_s": rate}),
+        )
+
+    merged = merge([at(700.0, 0), at(1000.0, 1), at(1000.0, 2)])
+    (case,) = (case for case in merged.cases if case.name == "api.version[hot-open]")
+    assert case.parameters["rate_per_s"] == 1000.0
+    assert [m.repetition for m in case.measurements] == [1000, 2000]
+    assert case.reasons == (
+        "1 of 3 runs are left out: they were measured with other parameters: rate_per_s 1000 → 700",
+    )
 
 
 def test_runs_of_different_releases_are_not_merged() -> None:
