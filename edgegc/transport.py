@@ -88,9 +88,9 @@ class Transport:
         """Ask, and return the complete answer.
 
         ``body``: a Struct goes as JSON, bytes as they are (set ``Content-Type``). A query value None is left out.
-        ``accept``: statuses ≥ 400 that are returned instead of raised. ``sent`` is told of the bytes of the body as they
-        go out. Raises errors.Error as the server said it,
-        TooLarge where the answer passes ``limit_bytes``, Unreachable, Untrusted.
+        ``headers`` take the place of those that it would send by itself. ``accept``: statuses ≥ 400 that are returned
+        instead of raised. ``sent`` is told of the bytes of the body as they go out. Raises errors.Error as the server said
+        it, TooLarge where the answer passes ``limit_bytes``, Unreachable, Untrusted.
         """
         received = bytearray()
         head = await self.download(
@@ -122,7 +122,8 @@ class Transport:
         sent: Callable[[int], None] | None = None,
     ) -> Head:
         """Ask, give the answer's body piece by piece to ``write``, and return its head; otherwise as :meth:`request`."""
-        fields = [*self._headers, *(headers or {}).items()]
+        own = headers or {}
+        fields = [*(each for each in self._headers if each[0] not in own), *own.items()]
         payload = None
         if isinstance(body, msgspec.Struct):
             payload = msgspec.json.encode(body)

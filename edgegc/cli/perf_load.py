@@ -6,20 +6,23 @@ Flags and what is shown; the fleet itself is :mod:`edgegc.perf.fleet`, the searc
 from __future__ import annotations
 
 import re
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from edgegc import errors
+from edgegc.cli import perf_elsewhere
 from edgegc.cli.failure import Exit, Failure
 from edgegc.cli.options import Command, Common, local_options
+from edgegc.cli.perf_measure import carry_out
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from edgegc.perf.capacity import Answer, Limits
-    from edgegc.perf.ground import Elsewhere
     from edgegc.perf.result import Report
     from edgegc.perf.run import Options
     from edgegc.perf.scenario import Scenario
@@ -32,8 +35,6 @@ SIZE: Final = re.compile(r"(\d+)([KMG])")
 UNITS_BYTES: Final = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 LONGEST_INTERVAL_S: Final = 60.0
 """A connection may rest for 75 s, and the time between two questions is a matter of chance."""
-UNSAFE: Final = Exit.NOT_FOUND
-"""4: the target is not there, or must not be loaded."""
 INVALID: Final = Exit.UNREACHABLE
 """5: what was measured can't be trusted."""
 HELD_P99_S: Final = 1.0
@@ -131,38 +132,17 @@ def _shared(function: Callable[..., Any]) -> Callable[..., Any]:
     help="Change something for all, so that all download. [default: 20s with longpoll, else never]",
 )
 @_shared
-@click.option(
-    "--url", metavar="URL", help="A server that runs: in a cluster made for this and deleted afterwards."
-)
-@click.option(
-    "--token", envvar="EDGEGC_TOKEN", metavar="TOKEN", help="An operator's, for --url. [env: EDGEGC_TOKEN]"
-)
-@click.option(
-    "--pin", envvar="EDGEGC_PIN", metavar="SHA256", help="Of the public key of --url. [env: EDGEGC_PIN]"
-)
-@click.option("--i-know", is_flag=True, help="Load a server at --url although it has clusters.")
+@perf_elsewhere.options
 @local_options
 @click.pass_obj
 def load(
-    common: Common,
-    /,
-    nodes: int,
-    duration: float,
-    change_every_s: float | None,
-    url: str | None,
-    token: str | None,
-    pin: str | None,
-    i_know: bool,
-    **given: Any,
+    common: Common, /, nodes: int, duration: float, change_every_s: float | None, i_know: bool, **given: Any
 ) -> int:
     """Simulate a fleet: so many nodes that poll as agents do, each over a connection of its own.
 
     Ctrl-C ends it. Exit 0 if it was measured, 4 if the server is not there or must not be loaded, 5 if the measurement can't be
     trusted.
     """
-    import trio
-
-    from edgegc.perf import ground
     from edgegc.perf.fleet import Fleet, scenario
 
     held = given["interval"] == HELD
@@ -172,15 +152,11 @@ def load(
         duration_s=duration,
         change_every_s=change_every_s or (CHANGE_EVERY_S if held else None),
     )
-    elsewhere = None
-    if url is not None:
-        elsewhere = _elsewhere(url, token, pin, given)
-        try:
-            trio.run(lambda: ground.check(elsewhere, i_know=i_know))
-        except errors.Error as error:
-            raise Failure(error.message, UNSAFE) from None
-    options = _options("load", given, scenario(fleet, elsewhere=elsewhere, tls=given["tls"]))
-    return _show(common, _run(common, options, given["out"]))
+    options = replace(
+        _options("load", given, scenario(fleet, tls=given["tls"])), elsewhere=perf_elsewhere.elsewhere(given)
+    )
+    prepare = partial(perf_elsewhere.asked, i_know=i_know)
+    return _show(common, carry_out(common, options, given["out"], prepare=prepare))
 
 
 @click.command(
@@ -225,7 +201,7 @@ def capacity(common: Common, /, p99: float | None, memory: int, **given: Any) ->
         Threshold(case="capacity[carried]", metric="private", op="<", value=memory, kind="floor"),
     )
     options = _options("capacity", given, searching.scenario(limits, answers), floors)
-    report = _run(common, options, given["out"])
+    report = carry_out(common, options, given["out"])
     if not answers:
         if report.partial:
             return Exit.INTERRUPTED
@@ -253,16 +229,6 @@ def _answer(common: Common, answer: Answer, limits: Limits, report: Report) -> N
         emit_sentence(f"what each resource alone would carry, by what a node costs: {alone}")
 
 
-def _elsewhere(url: str, token: str | None, pin: str | None, given: dict[str, Any]) -> Elsewhere:
-    from edgegc.perf.ground import Elsewhere
-
-    if not token:
-        raise click.UsageError("--url needs an operator's token: --token or EDGEGC_TOKEN")
-    if given["device"] or given["tls"]:
-        raise click.UsageError("--device and --tls are for a server of our own, not for --url")
-    return Elsewhere(url=url, token=token, pin=pin.lower() if pin else None)
-
-
 def _options(
     command: str, given: dict[str, Any], scenario: Scenario, floors: tuple[Threshold, ...] = ()
 ) -> Options:
@@ -287,21 +253,6 @@ def _options(
     )
 
 
-def _run(common: Common, options: Options, out: Path | None) -> Report:
-    import trio
-
-    from edgegc.cli.perf_progress import watching
-    from edgegc.perf import document
-    from edgegc.perf import run as running
-
-    def write(report: Report) -> None:
-        if out is not None:
-            document.write(out, report)
-
-    with watching(common, options) as observer:
-        return trio.run(lambda: running.run(options, observer=observer, write=write))
-
-
 def _show(common: Common, report: Report) -> int:
     from edgegc.cli.output import colored, emit_json, width
     from edgegc.perf.report import text
@@ -312,4 +263,4 @@ def _show(common: Common, report: Report) -> int:
     elif not common.quiet:
         click.echo(text.render(report, color=colored(common), room=width()), nl=False)
     unavailable = [case for case in report.cases if case.status == "unavailable"]
-    return UNSAFE if unavailable else exit_code(report)
+    return perf_elsewhere.UNSAFE if unavailable else exit_code(report)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from edgegc import errors
+from edgegc.cli import perf_elsewhere
 from edgegc.cli.failure import Exit, Failure
 from edgegc.cli.options import Command, Common, local_options
 
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 UNFIT: Final = Exit.REFUSED
 """3: this machine can't do what is asked, as emulating a device, or is found unfit with ``--strict``."""
 UNREACHABLE: Final = Exit.NOT_FOUND
-"""4: the release to be measured does not run."""
+"""4: the release to be measured does not run; of ``--url`` see :mod:`edgegc.cli.perf_elsewhere`."""
 DEFAULT_SEED: Final = 1
 """The same for everyone: two runs differ in what is measured, not in what is asked."""
 
@@ -46,6 +48,7 @@ def list_(common: Common) -> None:
                     "ram_bytes": each.ram_bytes,
                     "needs": sorted(each.needs),
                     "in_process": each.in_process,
+                    "at_url": not each.needs_own,
                     "suites": _suites(each),
                 }
                 for each in found
@@ -79,7 +82,8 @@ def list_(common: Common) -> None:
     cls=Command,
     example="edgegc perf run --suite quick\n"
     "edgegc perf run --only 'api.*' --repeat 3 --out before.json\n"
-    "edgegc perf run --device 512M:25% --out board.json",
+    "edgegc perf run --device 512M:25% --out board.json\n"
+    "EDGEGC_TOKEN=... edgegc perf run --url https://192.0.2.7:8443 --pin SHA256 --only 'api.*'",
 )
 @click.option(
     "--suite",
@@ -135,49 +139,67 @@ def list_(common: Common) -> None:
     help="Floors and goals of your own, instead of the built-in ones.",
 )
 @click.option(
+    "--rates",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    metavar="FILE.json",
+    help="Ask open loads at the rates of this report, to compare with it. [default: what this box bears]",
+)
+@click.option(
     "--out", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.json", help="Write the report."
 )
+@perf_elsewhere.options
 @click.option("--strict", is_flag=True, help="Measure only if 'perf doctor' finds nothing wrong.")
 @local_options
 @click.pass_obj
-def run(common: Common, /, out: Path | None, strict: bool, **given: Any) -> int:
-    """Measure this box: start servers, load them, and say which floors and goals hold.
+def run(common: Common, /, out: Path | None, strict: bool, i_know: bool, **given: Any) -> int:
+    """Measure this box: start servers, load them, and say which floors and goals hold. Or load a server that runs: --url.
 
     Ctrl-C ends it with what was measured by then. Exit 0 if all is well, 1 if a scenario broke, 3 if this machine is unfit, 4 if
-    the release does not run, 5 if a measurement can't be trusted, 99 if a floor is missed, 130 after Ctrl-C.
+    the release does not run or the server at --url is not there or must not be loaded, 5 if a measurement can't be trusted, 99 if
+    a floor is missed, 130 after Ctrl-C.
     """
-    import trio
-
-    from edgegc.cli.perf_progress import watching
-    from edgegc.perf import document
-    from edgegc.perf import run as running
+    from edgegc.cli.perf_measure import carry_out
 
     if out is not None and not out.absolute().parent.is_dir():
         raise click.UsageError(f"--out: {out.parent} is no directory")
-    try:
-        options = _options(given)
-    except errors.Unavailable as error:
-        raise Failure(error.message, UNREACHABLE) from None
-    if strict:
-        from edgegc.cli import perf_doctor
+    options = _options(given)
 
-        checks = perf_doctor.examined(
-            common, options.directory, emulated=options.device, nebula=options.nebula
-        )
-        if perf_doctor.unfit(checks):
-            perf_doctor.show(common, checks)
-            return perf_doctor.UNFIT
-
-    def write(report: Report) -> None:
-        if out is not None:
-            document.write(out, report)
+    def prepare(options: Options) -> Options:
+        if strict:
+            _insist(common, options)
+        return perf_elsewhere.asked(_asked(options), i_know=i_know)
 
     try:
-        with watching(common, options) as observer:
-            report = trio.run(lambda: running.run(options, observer=observer, write=write))
+        report = carry_out(common, options, out, prepare=prepare)
     except errors.Unavailable as error:
         raise Failure(error.message, UNFIT) from None
-    return _show(common, report)
+    code = _show(common, report)
+    if options.elsewhere is not None and not report.partial:
+        # What could not be measured because it has gone would else look like something that this machine lacks.
+        perf_elsewhere.reached(options.elsewhere, i_know=True)
+    return code
+
+
+def _insist(common: Common, options: Options) -> None:
+    """Raise Failure, after saying what is wrong, where this machine is unfit to measure on."""
+    from edgegc.cli import perf_doctor
+
+    checks = perf_doctor.examined(common, options.directory, emulated=options.device, nebula=options.nebula)
+    if perf_doctor.unfit(checks):
+        perf_doctor.show(common, checks)
+        raise Failure("", UNFIT)
+
+
+def _asked(options: Options) -> Options:
+    """Return the options with what another release says of itself. Raises Failure where it says nothing."""
+    from edgegc.perf import release
+
+    if options.command is None:
+        return options
+    try:
+        return replace(options, release=release.versions(options.command))
+    except errors.Unavailable as error:
+        raise Failure(error.message, UNREACHABLE) from None
 
 
 def _suites(scenario: Scenario) -> list[str]:
@@ -189,31 +211,33 @@ def _suites(scenario: Scenario) -> list[str]:
 
 def _options(given: dict[str, Any]) -> Options:
     """Return what the flags ask for. Raises UsageError for what can't be meant."""
-    from edgegc.perf import filesystem, host, release, scenario, thresholds
+    from edgegc.perf import alike, document, filesystem, host, release, scenario, thresholds
     from edgegc.perf.device import Device
     from edgegc.perf.run import Options
     from edgegc.perf.scenarios import mix
 
+    elsewhere = perf_elsewhere.elsewhere(given)
     try:
         mixes = tuple(mix.load(path) for path in given["mix"])
         scenarios = scenario.chosen(suite=given["suite"], only=given["only"], also=mixes)
         device = Device.parse(given["device"]) if given["device"] else None
         floors = thresholds.load(given["thresholds"])
+        rates = alike.rates(document.read(given["rates"])) if given["rates"] else {}
     except (errors.NotFound, errors.Invalid) as error:
         raise click.UsageError(error.message) from None
     try:
         directory = filesystem.workplace(given["directory"])
     except errors.Unavailable as error:
         raise click.UsageError(error.message) from None
-    command = release.command(given["server"]) if given["server"] else None
     return Options(
         scenarios=scenarios,
         suite=given["suite"],
         repeat=given["repeat"],
         seed=given["seed"],
         device=device,
-        command=command,
-        release=release.versions(command) if command else {},
+        command=release.command(given["server"]) if given["server"] else None,
+        elsewhere=elsewhere,
+        rates=rates,
         nebula=given["nebula"] or host.find_nebula(),
         directory=directory,
         thresholds=floors,
@@ -223,14 +247,25 @@ def _options(given: dict[str, Any]) -> Options:
 
 
 def _said(given: dict[str, Any]) -> list[str]:
-    """Return the flags as a report may show them: of a file only its name."""
+    """Return the flags as a report may show them: of a file only its name, of a server nothing."""
     words = ["perf", "run"]
-    for flag in ("suite", "only", "mix", "repeat", "seed", "device", "server", "nebula", "thresholds"):
+    for flag in (
+        "suite",
+        "only",
+        "mix",
+        "repeat",
+        "seed",
+        "device",
+        "server",
+        "nebula",
+        "thresholds",
+        "rates",
+    ):
         value = given[flag]
         for one in value if isinstance(value, tuple) else (value,):
             if one is not None:
                 words += [f"--{flag}", one.name if isinstance(one, Path) else str(one)]
-    return words
+    return [*words, "--url", "URL"] if given["url"] else words
 
 
 def _show(common: Common, report: Report) -> int:

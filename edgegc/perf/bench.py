@@ -19,9 +19,11 @@ import trio
 
 from edgegc.errors import Error, Unavailable
 from edgegc.perf import device as devices
-from edgegc.perf import monitor, process, references, seed, server, surroundings, validity
+from edgegc.perf import ground, monitor, process, references, seed, server, surroundings, validity
 from edgegc.perf.generator import client as generator
+from edgegc.perf.ground import Ground
 from edgegc.perf.histogram import Histogram
+from edgegc.perf.monitor import Processes
 from edgegc.perf.result import Figure, Mark, Measurement
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
     from edgegc.perf.cpus import Cpus
     from edgegc.perf.device import Cage, Device
+    from edgegc.perf.ground import Elsewhere
     from edgegc.perf.monitor import Watch, Watched
     from edgegc.perf.plan import Load, Plan, Progress
     from edgegc.perf.references import Running
@@ -46,6 +49,8 @@ SETTLE_LOOK_S: Final = 0.25
 SETTLE_S: Final = 10.0
 """What has not settled by then is measured all the same: housekeeping is part of what a server does."""
 NS_PER_S: Final = 1_000_000_000
+CLEAR_TEXT: Final = "left out with --url: it asks over TLS, and the server speaks clear text"
+NOT_CLEAR_TEXT: Final = "left out with --url: it asks in clear text, and the server speaks TLS"
 
 
 Around = Callable[[str, "Meter", Sequence[int]], AbstractAsyncContextManager[None]]
@@ -65,8 +70,12 @@ class Laboratory:
     nebula: Path | None = None
     command: tuple[str, ...] | None = None
     """How another release is started; None: this very program."""
+    elsewhere: Elsewhere | None = None
+    """A server that runs already, which is asked instead of our own."""
     limits: Mapping[str, float] = field(default_factory=dict)
     """What the p99 latency of a case is held to, in seconds, by the case's name."""
+    rates: dict[str, float] = field(default_factory=dict)
+    """Of open loads, a second, by the case's name: what a repetition decided on is kept by those that follow."""
     around: Around | None = None
     """Entered around each measurement, by a profiler."""
 
@@ -194,6 +203,10 @@ class Bench:
         self._cages: dict[int, Cage] = {}
         self._measuring: Meter | None = None
 
+    def name_of(self, case: str) -> str:
+        """Return a case's full name."""
+        return f"{self.scenario}[{case}]" if case else self.scenario
+
     def seconds(self, full: float, quick: float = 1.0) -> float:
         """Return how long something takes in this suite."""
         return full if self.suite == "full" else quick
@@ -216,8 +229,12 @@ class Bench:
     ) -> AsyncIterator[Served]:
         """Start a server in an empty data directory, seed it, let it settle; stop and delete it afterwards.
 
-        ``inside``: words that bring it into a namespace, see :class:`edgegc.perf.server.ServerOptions`. It is in the device's control groups, and on the server's processor. Raises Unavailable where it does not start.
+        ``inside``: words that bring it into a namespace, see :class:`edgegc.perf.server.ServerOptions`. It is in the
+        device's control groups, and on the server's processor. Raises Error where it does not start, and Unavailable in a
+        run that is to ask one that runs already.
         """
+        if self.laboratory.elsewhere is not None:
+            raise Unavailable("left out with --url: it needs a server of its own")
         async with AsyncExitStack() as stack:
             cage = stack.enter_context(devices.cage(self.device)) if self.device else None
             options = server.ServerOptions(
@@ -234,12 +251,59 @@ class Bench:
                 started = await stack.enter_async_context(
                     server.serving(options, cage=cage, cpu=self.cpus.server)
                 )
-                self.warnings += [each for each in started.warnings if each not in self.warnings]
+                for each in started.warnings:
+                    self._warn(each)
                 seeded = await seed.seed(started, nodes=nodes, keys=keys, seed=self.seed)
                 await self.settle(started.pid)
             except Unavailable as raised:
                 raise Error(raised.message) from raised
             yield Served(server=started, seeded=seeded)
+
+    @asynccontextmanager
+    async def ground(
+        self,
+        *,
+        nodes: int = 1000,
+        keys: bool = True,
+        tls: bool = False,
+        limits: bool = False,
+        environ: Mapping[str, str] | None = None,
+    ) -> AsyncIterator[Ground]:
+        """Have a server with so many nodes in it: one of our own, as :meth:`server` starts it, or the one at ``--url``.
+
+        That one keeps its settings, and is asked as its URL says. Raises Unavailable where it would have to speak TLS and
+        does not, errors.Error as it says it.
+        """
+        elsewhere = self.laboratory.elsewhere
+        if elsewhere is None:
+            async with self.server(nodes=nodes, keys=keys, tls=tls, limits=limits, environ=environ) as served:
+                yield Ground(
+                    target=served.server.target,
+                    admin=served.server.admin,
+                    seeded=served.seeded,
+                    watched=served.server,
+                )
+            return
+        if tls and not elsewhere.target.tls:
+            raise Unavailable(CLEAR_TEXT)
+        async with ground.borrowed(
+            elsewhere, nodes=nodes, keys=keys, seed_number=self.seed, warn=self._warn
+        ) as place:
+            if isinstance(place.watched, Processes):
+                await self.settle(place.watched.roots[0])
+            yield place
+
+    def speaks(self, case: str, *, tls: bool) -> bool:
+        """Return whether the server can be asked with TLS, or without; where it can't, that is said of the case."""
+        elsewhere = self.laboratory.elsewhere
+        if elsewhere is None or elsewhere.target.tls == tls:
+            return True
+        self.unavailable(case, CLEAR_TEXT if tls else NOT_CLEAR_TEXT)
+        return False
+
+    def _warn(self, sentence: str) -> None:
+        if sentence not in self.warnings:
+            self.warnings.append(sentence)
 
     @asynccontextmanager
     async def reference(self, name: references.Name, **options: Any) -> AsyncIterator[Running]:
@@ -303,7 +367,7 @@ class Bench:
         throttled_s = cage.throttled_s() if cage else 0.0
         killed = cage.oom_kills() if cage else 0
         samples: list[Sample] = []
-        named = tuple(of) if isinstance(of, Sequence) else ()
+        named = watched.roots if isinstance(watched, Processes) else ()
         before = surroundings.look(named)
         meter = Meter(model=model)
         self._measuring = meter
@@ -378,13 +442,16 @@ class Bench:
             dropped=meter.dropped,
             generator_cpu_s=meter.generator_cpu_s,
             duration_s=duration_s,
-            limit_s=self.laboratory.limits.get(f"{self.scenario}[{case}]" if case else self.scenario),
+            limit_s=self.laboratory.limits.get(self.name_of(case)),
         ):
             meter.invalid(why)
         for why in validity.of_host(before, after):
             meter.invalid(why)
         found = self.found.setdefault(case, Found())
         found.parameters |= dict(parameters)
+        if self.laboratory.elsewhere is not None:
+            # Under settings that we don't know: it compares with its own kind.
+            found.parameters |= {"server": "at --url", "tls": self.laboratory.elsewhere.target.tls}
         if len(meter.plans) == 1:
             found.plan = meter.plans[0]
         found.measurements.append(
@@ -408,22 +475,6 @@ class Bench:
         )
 
 
-class _Processes:
-    """Processes that a scenario names, each with its children."""
-
-    def __init__(self, pids: Sequence[int]) -> None:
-        self._pids = pids
-
-    def pids(self) -> tuple[int, ...]:
-        return tuple(dict.fromkeys(pid for each in self._pids for pid in process.tree(each)))
-
-    def database_bytes(self) -> int:
-        return 0
-
-    def wal_bytes(self) -> int:
-        return 0
-
-
 def _watched(of: Served | Watched | Running | Sequence[int] | None) -> Watched | None:
     match of:
         case None:
@@ -431,9 +482,9 @@ def _watched(of: Served | Watched | Running | Sequence[int] | None) -> Watched |
         case Served():
             return of.server
         case references.Running():
-            return _Processes((of.pid,))
+            return Processes((of.pid,))
         case Sequence():
-            return _Processes(of)
+            return Processes(of)
         case _:
             return of
 

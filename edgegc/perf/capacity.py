@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from edgegc.errors import Unavailable
-from edgegc.perf import fleet, ground, metrics
+from edgegc.perf import fleet, metrics
 from edgegc.perf.fleet import HOLD_S, Fleet
 from edgegc.perf.result import Case
 from edgegc.perf.scenario import Scenario
@@ -196,19 +196,19 @@ async def find(bench: Bench, limits: Limits) -> Answer:
 
 async def _costs(bench: Bench, limits: Limits) -> Costs:
     """Measure what a poll and a node cost. Each weight is that of a fresh server: they keep what they once had."""
-    async with ground.own(bench, nodes=FEW, room=FEW, tls=limits.tls) as place:
-        can = await fleet.most_polls(bench, place, connections=RUSH_CONNECTIONS, seconds=RUSH_S)
+    async with fleet.place(bench, nodes=FEW, tls=limits.tls) as ground:
+        can = await fleet.most_polls(bench, ground, connections=RUSH_CONNECTIONS, seconds=RUSH_S)
         spent = []
         for number, share in enumerate(CALM_SHARES, 1):
             calm = Fleet(nodes=FEW, interval_s=FEW / (share * can), duration_s=CALM_S)
-            measured = await _measured(bench, place, calm, f"calm-{number}")
+            measured = await _measured(bench, ground, calm, f"calm-{number}")
             spent.append((measured.requests / measured.duration_s, _cpu_share(bench, measured)))
     weights = []
     for case, nodes in (("few", FEW), ("many", MANY)):
         interval_s = None if limits.interval_s is None else max(CALM_S, nodes / (CALM_SHARES[0] * can))
         weighed = Fleet(nodes=nodes, interval_s=interval_s, duration_s=interval_s or CALM_S)
-        async with ground.own(bench, nodes=nodes, room=nodes, tls=limits.tls) as place:
-            weights.append(_private(await _measured(bench, place, weighed, case)))
+        async with fleet.place(bench, nodes=nodes, tls=limits.tls) as ground:
+            weights.append(_private(await _measured(bench, ground, weighed, case)))
     node_bytes = max(1.0, (weights[1] - weights[0]) / (MANY - FEW))
     return Costs(
         polls_per_s=bearable_polls(*spent),
@@ -239,8 +239,8 @@ async def _attempt(
         duration_s=duration_s,
         change_every_s=CHANGE_EVERY_S if interval_s is None else None,
     )
-    async with ground.own(bench, nodes=nodes, room=nodes, tls=limits.tls) as place:
-        measured = await _measured(bench, place, wanted, "carried", timed=True)
+    async with fleet.place(bench, nodes=nodes, tls=limits.tls) as ground:
+        measured = await _measured(bench, ground, wanted, "carried", timed=True)
     shares = {
         "processor": _cpu_share(bench, measured) / PROCESSOR_SHARE,
         # Of what is left for nodes: that much is in proportion to them.
@@ -259,7 +259,7 @@ async def _attempt(
 
 
 async def _measured(
-    bench: Bench, place: Ground, wanted: Fleet, case: str, *, timed: bool = False
+    bench: Bench, ground: Ground, wanted: Fleet, case: str, *, timed: bool = False
 ) -> Measurement:
     """Run a fleet; return what was measured. Where times count, it is run once more if they can't be trusted.
 
@@ -267,7 +267,7 @@ async def _measured(
     """
     for last in (False, True):
         bench.found.pop(case, None)
-        await fleet.measure(bench, place, wanted, case=case)
+        await fleet.measure(bench, ground, wanted, case=case)
         measured = bench.found[case].measurements[-1]
         if not (timed and measured.invalid):
             return measured

@@ -17,15 +17,16 @@ import trio
 
 from edgegc.errors import Error
 from edgegc.perf import requests
-from edgegc.perf.ground import borrowed, own
 from edgegc.perf.histogram import Histogram
 from edgegc.perf.plan import Ask, Plan
 from edgegc.perf.scenario import Scenario
 from edgegc.perf.scenarios import furnish
 
 if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+
     from edgegc.perf.bench import Bench, Meter
-    from edgegc.perf.ground import Elsewhere, Ground
+    from edgegc.perf.ground import Ground
     from edgegc.perf.plan import Load
 
 HOLD_S: Final = 50.0
@@ -38,6 +39,8 @@ SETTLE_S: Final = 2.0
 """After the last node has connected, before anything counts."""
 DOWNLOADS_PER_S: Final = 100.0
 """What the server asks nodes for, by ``Edgegc-Spread``, when many were woken by one change."""
+SPARE_CONNECTIONS: Final = 1024
+"""For downloads and administrators, beside a connection of each node."""
 DOWNLOADERS: Final = 64
 """Connections of downloads: they are short, and few at a time."""
 NS_PER_S: Final = 1_000_000_000
@@ -95,16 +98,24 @@ async def measure(bench: Bench, ground: Ground, fleet: Fleet, *, case: str) -> N
         await run.go()
 
 
-def scenario(fleet: Fleet, *, elsewhere: Elsewhere | None, tls: bool) -> Scenario:
-    """Return a fleet as a scenario: on a server of our own, or ``elsewhere``."""
+def place(bench: Bench, *, nodes: int, tls: bool) -> AbstractAsyncContextManager[Ground]:
+    """Have a server for so many nodes that are connected at once. Raises as :meth:`Bench.ground`.
+
+    The limit of connections of one of our own is a setting, and no property of this box: it is set so that it is not in
+    the way. That of requests by one node stays, where a real fleet has it.
+    """
+    environ = {
+        "EDGEGC_LIMITS_CONNECTIONS": str(nodes + SPARE_CONNECTIONS),
+        "EDGEGC_LIMITS_HELD_POLLS": str(2 * nodes),
+    }
+    return bench.ground(nodes=nodes, tls=tls, limits=True, environ=environ)
+
+
+def scenario(fleet: Fleet, *, tls: bool) -> Scenario:
+    """Return a fleet as a scenario; ``tls`` is for a server of our own."""
 
     async def run(bench: Bench) -> None:
-        place = (
-            own(bench, nodes=fleet.nodes, room=fleet.nodes, tls=tls)
-            if elsewhere is None
-            else borrowed(elsewhere, nodes=fleet.nodes, seed_number=bench.seed)
-        )
-        async with place as ground:
+        async with place(bench, nodes=fleet.nodes, tls=tls) as ground:
             await measure(bench, ground, fleet, case="")
 
     return Scenario(

@@ -20,6 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import psutil
 import trio
 
@@ -45,19 +46,20 @@ CPU_NAMES: Final = ("model name", "Model", "Hardware", "cpu model")
 """As x86, Arm boards, older Arm kernels and MIPS have it."""
 
 
-async def describe(directory: Path) -> result.Host:
-    """Return what a report says of this machine; ``directory`` is where databases will lie.
+def glance(directory: Path, *, asks: str | None = None) -> result.Host:
+    """Return what can be told of this machine in a moment: all but how long an fsync takes.
 
-    It takes as long as two hundred fsyncs do, at most 5 s. Cancelled, it ends after the fsync that is under way.
-    Raises Unavailable where nothing can be written there.
+    ``directory`` is where databases will lie. ``asks``: another machine that this one asks, which a comparison then is
+    of, too; its name or address gets no further than into the fingerprint.
     """
-    fsyncs = await fsync_times(directory)
     memory = psutil.virtual_memory().total
     cores = len(os.sched_getaffinity(0))
     cpu = cpu_model()
     kind = _filesystem(directory)
     # What changes a figure and does not change by itself. A new kernel is told, and does not forbid to compare.
-    comparable = (platform.machine(), cpu, str(cores), str(round(memory / GIB, 1)), kind)
+    comparable = [platform.machine(), cpu, str(cores), str(round(memory / GIB, 1)), kind]
+    if asks is not None:
+        comparable.append(asks)
     return result.Host(
         fingerprint=_hash("\n".join(comparable)),
         name_hash=_hash(socket.gethostname()),
@@ -72,9 +74,21 @@ async def describe(directory: Path) -> result.Host:
         temperature_c=temperature_c(),
         cgroup=device.surroundings(),
         filesystem=kind,
-        fsync_p50_s=fsyncs.value_at(50) / 1e9,
-        fsync_p99_s=fsyncs.value_at(99) / 1e9,
+        fsync_p50_s=None,
+        fsync_p99_s=None,
         load_1m=os.getloadavg()[0],
+    )
+
+
+async def describe(known: result.Host, directory: Path) -> result.Host:
+    """Return what is known of this machine, and how long an fsync takes in ``directory``.
+
+    It takes as long as two hundred fsyncs do, at most 5 s. Cancelled, it ends after the fsync that is under way.
+    Raises Unavailable where nothing can be written there.
+    """
+    fsyncs = await fsync_times(directory)
+    return msgspec.structs.replace(
+        known, fsync_p50_s=fsyncs.value_at(50) / 1e9, fsync_p99_s=fsyncs.value_at(99) / 1e9
     )
 
 
@@ -114,7 +128,7 @@ def nebula_version(executable: Path) -> str:
 async def fsync_times(directory: Path) -> Histogram:
     """Return how long it takes to append a page to a file in ``directory`` and have it on the disk.
 
-    Raises Unavailable where nothing can be written there.
+    Cancelled, it ends after the fsync that is under way. Raises Unavailable where nothing can be written there.
     """
     place = filesystem.workplace(directory)
     return await trio.to_thread.run_sync(_fsync_times, place)
@@ -129,6 +143,7 @@ def _fsync_times(place: Path) -> Histogram:
             began = time.perf_counter_ns()
             file.write(page)
             os.fsync(file.fileno())
+            trio.from_thread.check_cancelled()
             found.record(time.perf_counter_ns() - began)
     return found
 

@@ -28,6 +28,25 @@ class Watched(Protocol):
         """Return the size of its database's log."""
 
 
+class Processes:
+    """Processes by their ids, each with its children. They have no database that we know of."""
+
+    def __init__(self, roots: Sequence[int]) -> None:
+        self.roots = tuple(roots)
+
+    def pids(self) -> tuple[int, ...]:
+        """Return them and all below them. Raises process.Gone where one has ended."""
+        return tuple(dict.fromkeys(pid for each in self.roots for pid in process.tree(each)))
+
+    def database_bytes(self) -> int:
+        """Return 0."""
+        return 0
+
+    def wal_bytes(self) -> int:
+        """Return 0."""
+        return 0
+
+
 class Watch:
     """Takes samples of something, from the moment this is made.
 

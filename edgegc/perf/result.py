@@ -127,8 +127,9 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     temperature_c: float | None
     cgroup: str
     filesystem: str
-    fsync_p50_s: float
-    fsync_p99_s: float
+    fsync_p50_s: float | None
+    fsync_p99_s: float | None
+    """None where the run was ended before that was known."""
     load_1m: float
 
 

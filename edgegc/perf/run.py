@@ -9,6 +9,7 @@ import os
 import signal
 import time
 import traceback
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
@@ -18,7 +19,7 @@ import psutil
 import trio
 
 from edgegc import errors
-from edgegc.perf import beside, cpus, device, host, network, references, thresholds, units
+from edgegc.perf import beside, cpus, device, filesystem, host, network, references, result, thresholds, units
 from edgegc.perf.bench import Bench, Found, Laboratory
 from edgegc.perf.plan import Ask
 from edgegc.perf.result import Case, Measurement, Report
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from edgegc.perf.bench import Suite
     from edgegc.perf.beside import Beside
     from edgegc.perf.device import Device
+    from edgegc.perf.ground import Elsewhere
     from edgegc.perf.result import Status
     from edgegc.perf.scenario import Need, Scenario
     from edgegc.perf.thresholds import Threshold
@@ -55,6 +57,10 @@ class Options:
     """How another release is started; None: this very program."""
     release: Mapping[str, str] = field(default_factory=dict)
     """What that release says of itself."""
+    elsewhere: Elsewhere | None = None
+    """A server that runs already, to be asked instead of our own."""
+    rates: Mapping[str, float] = field(default_factory=dict)
+    """At which to ask open loads, a second, by the case's name. What is not in it each run decides for itself."""
     nebula: Path | None = None
     directory: Path
     """In which the servers keep their data."""
@@ -132,82 +138,111 @@ class _Gathered:
         return ("invalid" if len(untrusted) == len(measurements) else "ok"), reasons
 
 
+class _Course:
+    """All that a run knows, and the report of it as far as it has come. Making it takes some milliseconds."""
+
+    def __init__(self, options: Options, *, emulated: result.Device | None) -> None:
+        self._options = options
+        self._emulated = emulated
+        self._made_at = int(time.time())
+        self._began_s = time.monotonic()
+        self._versions = {**host.versions(options.nebula), **options.release}
+        self.host = host.glance(options.directory, asks=options.elsewhere.host if options.elsewhere else None)
+        self.cpus = cpus.cpus()
+        self.warnings = [*options.warnings, *filter(None, [self.cpus.warning])]
+        self.cases = {
+            scenario.name: _Gathered(
+                scenario.name, scenario.proves, scenario.cases, in_process=scenario.in_process
+            )
+            for scenario in options.scenarios
+        }
+        self.references: dict[str, _Gathered] = {}
+
+    def report(self, *, partial: bool) -> Report:
+        """Return what there is."""
+        options = self._options
+        cases = tuple(case for each in self.cases.values() for case in each.build())
+        references = tuple(case for each in self.references.values() for case in each.build())
+        return Report(
+            made_at=self._made_at,
+            duration_s=time.monotonic() - self._began_s,
+            argv=options.argv,
+            suite=options.suite,
+            seed=options.seed,
+            repeat=options.repeat,
+            partial=partial,
+            host=self.host,
+            device=self._emulated,
+            versions=self._versions,
+            references=references,
+            cases=cases,
+            verdicts=thresholds.judge(
+                options.thresholds, cases, references, emulated=self._emulated is not None
+            ),
+            warnings=tuple(self.warnings),
+        )
+
+
+def unmeasured(options: Options) -> Report:
+    """Return the report of a run that was ended before it began."""
+    emulated = None
+    with suppress(errors.Error):  # that it can't be emulated would have been said later
+        emulated = _emulated(options.device)
+    return _Course(options, emulated=emulated).report(partial=True)
+
+
 async def run(options: Options, *, observer: Observer, write: Callable[[Report], None]) -> Report:
     """Measure, and return the report; ``write`` gets what there is after each repetition of a scenario.
 
     SIGINT and SIGTERM end it: what was measured by then is the report, marked ``partial``. What a scenario can't measure is in
     the report as well. Raises Unavailable where nothing can be measured at all, and Invalid for a device that can't be.
     """
-    began_s = trio.current_time()
-    made_at = int(time.time())
-    described = await host.describe(options.directory)
-    emulated = None
-    if options.device is not None:
-        with device.cage(options.device) as cage:
-            emulated = cage.described
-    chosen = cpus.cpus()
+    filesystem.workplace(options.directory)
+    course = _Course(options, emulated=_emulated(options.device))
     laboratory = Laboratory(
         suite=options.suite,
         seed=options.seed,
         directory=options.directory,
-        cpus=chosen,
+        cpus=course.cpus,
         device=options.device,
         nebula=options.nebula,
         command=options.command,
+        elsewhere=options.elsewhere,
         limits=thresholds.latency_limits(options.thresholds),
+        rates=dict(options.rates),
     )
-    versions = {**host.versions(options.nebula), **options.release}
-    gathered = {
-        scenario.name: _Gathered(
-            scenario.name, scenario.proves, scenario.cases, in_process=scenario.in_process
-        )
-        for scenario in options.scenarios
-    }
-    standards: dict[str, _Gathered] = {}
-    warnings = [*options.warnings, *filter(None, [chosen.warning])]
-
-    def report(*, partial: bool) -> Report:
-        cases = tuple(case for each in gathered.values() for case in each.build())
-        beside_them = tuple(case for each in standards.values() for case in each.build())
-        return Report(
-            made_at=made_at,
-            duration_s=trio.current_time() - began_s,
-            argv=options.argv,
-            suite=options.suite,
-            seed=options.seed,
-            repeat=options.repeat,
-            partial=partial,
-            host=described,
-            device=emulated,
-            versions=versions,
-            references=beside_them,
-            cases=cases,
-            verdicts=thresholds.judge(options.thresholds, cases, beside_them, emulated=emulated is not None),
-            warnings=tuple(warnings),
-        )
-
     turns = [(scenario, repetition) for repetition in range(options.repeat) for scenario in options.scenarios]
     complete = False
     left_s = sum(options.estimate_s(scenario) for scenario, _ in turns)
     async with trio.open_nursery() as nursery:
         await nursery.start(_cancel_on_signal, nursery.cancel_scope)
+        course.host = await host.describe(course.host, options.directory)
         for scenario, repetition in turns:
             observer.begins(scenario, repetition, left_s)
-            known = gathered[scenario.name]
-            found = await _repetition(laboratory, scenario, repetition, known, warnings)
-            for case, one in found.items():
+            known = course.cases[scenario.name]
+            found = await _repetition(laboratory, scenario, repetition, known, course.warnings)
+            # Beside a server elsewhere they would tell of this machine, and not of its own.
+            for case, one in found.items() if options.elsewhere is None else ():
                 name = f"{scenario.name}[{case}]" if case else scenario.name
                 for standard in beside.of(name, quick=options.suite == "quick"):
                     if one.measurements:
-                        await _stand_beside(laboratory, standard, one, repetition, standards)
+                        await _stand_beside(laboratory, standard, one, repetition, course.references)
             left_s -= options.estimate_s(scenario)
-            write(report(partial=True))
+            write(course.report(partial=True))
             observer.ends(tuple(known.build()))
         complete = True
         nursery.cancel_scope.cancel()
-    final = report(partial=not complete)
+    final = course.report(partial=not complete)
     write(final)
     return final
+
+
+def _emulated(wanted: Device | None) -> result.Device | None:
+    """Return how a device is emulated here. Raises Unavailable, or Invalid for one that can't be."""
+    if wanted is None:
+        return None
+    with device.cage(wanted) as cage:
+        return cage.described
 
 
 def exit_code(report: Report) -> int:
@@ -248,7 +283,9 @@ async def _repetition(
             ram_bytes=scenario.ram_bytes,
             free_bytes=psutil.virtual_memory().available,
         )
-        if laboratory.command is not None and scenario.in_process:
+        if laboratory.elsewhere is not None and scenario.needs_own:
+            lacking = f"left out with --url: {scenario.needs_own}"
+        elif laboratory.command is not None and scenario.in_process:
             lacking = "it would measure this program's store, not the other's: have that one measure itself"
         if lacking:
             status, why = "unavailable", lacking

@@ -40,6 +40,8 @@ class Scenario:
     """About what server and generator hold together at most."""
     needs: frozenset[Need] = field(default_factory=frozenset)
     in_process: bool = False
+    needs_own: str = ""
+    """Why it can't ask a server that runs already: what it does, as a sentence without its end; empty where it can."""
     asked_for: bool = False
     """It is in no suite: only who names it gets it."""
 

@@ -53,18 +53,22 @@ async def seed(server: Server, *, nodes: int, keys: bool = True, seed: int) -> S
 
     ``keys``: with a public key each, hence with a certificate and a bundle. Raises errors.Error as the server says it.
     """
-    admin = server.admin
-    tenant = await admin.create_tenant(message.TenantCreate(name=TENANT))
+    tenant = await server.admin.create_tenant(message.TenantCreate(name=TENANT))
+    return await populate(server.admin, tenant.id, nodes=nodes, keys=keys, seed=seed)
+
+
+async def populate(admin: Client, tenant_id: str, *, nodes: int, keys: bool, seed: int) -> Seeded:
+    """Make the same in a tenant that there is; ``admin`` asks as an operator."""
     network = NETWORK if nodes <= ROOM else WIDE_NETWORK
     cluster = await admin.create_cluster(
-        message.ClusterCreate(tenant_id=tenant.id, name=CLUSTER, network_cidr=network)
+        message.ClusterCreate(tenant_id=tenant_id, name=CLUSTER, network_cidr=network)
     )
     scope = message.ApiTokenCreate(scopes=(f"cluster:{cluster.id}:admin",), label=TENANT)
     token = (await admin.create_api_token(scope)).token
     if not isinstance(token, str):
         raise TypeError("the server made a token and did not show it")
     made = await add_nodes(admin, cluster.id, range(nodes), keys=keys, seed=seed)
-    return Seeded(tenant_id=tenant.id, cluster_id=cluster.id, admin_token=token, nodes=made)
+    return Seeded(tenant_id=tenant_id, cluster_id=cluster.id, admin_token=token, nodes=made)
 
 
 async def add_nodes(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -44,23 +45,33 @@ def gate(directory: Path, *arguments: str, **environ: str) -> tuple[int, list[st
     return done.returncode, [line for line in said if " perf run " in line], done.stderr
 
 
+def without_reports(runs: list[str]) -> list[str]:
+    """Return the command lines without where a report is to be, and in which directory one is read."""
+    return [re.sub(r" --rates \S*?(base/|new/)", r" --rates \1", line.split(" --out")[0]) for line in runs]
+
+
 def test_the_releases_are_measured_alternately_by_one_laboratory(releases: Path) -> None:
     code, runs, _ = gate(
         releases, "--rounds", "2", "base.pyz", "new.pyz", "--only", "api.*", "--suite", "quick"
     )
     assert code == 0
-    assert [line.split(" --out")[0] for line in runs] == [
-        f"new.pyz perf run --server {which}.pyz --only api.* --suite quick"
-        for which in ("base", "new", "new", "base")
+    assert without_reports(runs) == [
+        f"new.pyz perf run --server {which}.pyz{rates} --only api.* --suite quick"
+        for which, rates in (
+            ("base", ""),  # which decides how often open loads ask
+            ("new", " --rates base/1-server.json"),
+            ("new", " --rates base/1-server.json"),
+            ("base", " --rates base/1-server.json"),
+        )
     ]
 
 
 def test_the_store_is_measured_by_each_release_itself(releases: Path) -> None:
     _, runs, _ = gate(releases, "--rounds", "1", "base.pyz", "new.pyz")
-    assert [line.split(" --out")[0] for line in runs] == [
+    assert without_reports(runs) == [
         "new.pyz perf run --server base.pyz",
         "base.pyz perf run --only db.*",
-        "new.pyz perf run --server new.pyz",
+        "new.pyz perf run --server new.pyz --rates base/1-server.json",
         "new.pyz perf run --only db.*",
     ]
 

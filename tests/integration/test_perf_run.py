@@ -15,17 +15,20 @@ import pytest
 import trio
 
 from edgegc.errors import Error, Unavailable
-from edgegc.perf import document, requests, run
+from edgegc.model import message
+from edgegc.perf import alike, document, ground, host, requests, run
+from edgegc.perf.ground import Elsewhere
 from edgegc.perf.plan import Ask, Plan
-from edgegc.perf.scenario import Scenario
-from edgegc.perf.scenarios import mix
+from edgegc.perf.scenario import Scenario, chosen
+from edgegc.perf.scenarios import mix, paces
+from edgegc.perf.server import Server, ServerOptions, free_port, serving
 from edgegc.perf.thresholds import Threshold
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 
     from edgegc.perf.bench import Bench, Served
-    from edgegc.perf.result import Case, Report
+    from edgegc.perf.result import Case, Host, Report
 
 LIMIT_S = 60
 """Within which whatever is waited for has come."""
@@ -99,7 +102,7 @@ async def test_a_case_has_what_was_asked_what_it_took_and_what_the_server_used(d
         assert each.figures["answer"].value == 42
         assert each.marks[0].what == "done"
     assert report.versions["edgegc"]
-    assert report.host.fsync_p99_s > 0
+    assert report.host.fsync_p99_s is not None
 
 
 async def test_nothing_in_a_report_says_where_or_who(directory: Path) -> None:
@@ -244,3 +247,152 @@ def test_the_command_writes_a_valid_partial_report_when_it_is_interrupted(direct
     report = document.read(out)
     assert report.partial
     assert report.cases
+
+
+async def test_an_interrupt_before_anything_was_measured_leaves_an_empty_report(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def interrupted(known: Host, place: Path) -> Host:
+        os.kill(os.getpid(), signal.SIGINT)
+        await trio.sleep(LIMIT_S)
+        return known
+
+    monkeypatch.setattr(host, "describe", interrupted)
+    with trio.fail_after(LIMIT_S):
+        report, written, _ = await measured(directory, scenario(versions))
+    assert written == [report]
+    assert report.partial
+    assert report.cases == ()
+    assert report.host.cores > 0
+    assert report.host.fsync_p99_s is None
+    assert run.exit_code(report) == 130
+
+
+def test_the_command_leaves_a_report_even_when_it_is_interrupted_before_the_run_begins(
+    directory: Path,
+) -> None:
+    out = directory / "empty.json"
+    release = directory / "release.py"
+    began = directory / "began"
+    release.write_text(f"import pathlib, time\npathlib.Path({str(began)!r}).touch()\ntime.sleep({LIMIT_S})\n")
+    words = [
+        "run",
+        "--only",
+        "api.version",
+        "--server",
+        str(release),
+        "--dir",
+        str(directory),
+        "--out",
+        str(out),
+    ]
+    command = subprocess.Popen(
+        [sys.executable, "-m", "edgegc.perf", *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        until = time.monotonic() + LIMIT_S
+        while not began.exists() and time.monotonic() < until:
+            assert command.poll() is None
+            time.sleep(0.05)
+        command.send_signal(signal.SIGINT)
+        assert command.wait(LIMIT_S) == 130
+    finally:
+        command.kill()
+        command.wait()
+    report = document.read(out)
+    assert report.partial
+    assert report.cases == ()
+
+
+async def test_repetitions_of_an_open_load_have_one_rate(directory: Path) -> None:
+    can = iter((100.0, 5000.0, 5000.0))
+
+    async def opens(bench: Bench) -> None:
+        per_s = paces.bearable(bench, "", 200.0, next(can))
+        async with (
+            bench.server(nodes=5) as served,
+            bench.measure(model="open", of=served, parameters={"rate_per_s": per_s}) as meter,
+        ):
+            meter.take(await bench.load(checks(served, rate_per_s=per_s)))
+
+    report, _, _ = await measured(directory, scenario(opens), repeat=2)
+    assert report.cases[0].parameters["rate_per_s"] == 50.0
+    again, _, _ = await measured(directory, scenario(opens, name="api.other"), rates={"api.other": 70.0})
+    assert again.cases[0].parameters["rate_per_s"] == 70.0
+    assert alike.rates(again) == {"api.other": 70.0}
+
+
+@pytest.fixture
+async def elsewhere(directory: Path) -> AsyncIterator[tuple[Server, Elsewhere]]:
+    async with serving(ServerOptions(directory=directory)) as server:
+        made = await server.admin.create_api_token(message.ApiTokenCreate(scopes=("operator",)))
+        yield server, Elsewhere(url=server.url, token=str(made.token))
+
+
+async def test_a_server_that_runs_is_asked_what_can_be_asked_and_the_rest_is_left_out_with_its_reason(
+    elsewhere: tuple[Server, Elsewhere], directory: Path
+) -> None:
+    server, there = elsewhere
+    scenarios = chosen(
+        suite="full", only=("api.version", "load.reconnect_herd", "start.warm", "api.auth_reject")
+    )
+    with trio.fail_after(2 * LIMIT_S):
+        report, _, _ = await measured(directory, *scenarios, elsewhere=there)
+    found = {case.name: case for case in report.cases}
+    for name in ("first-contact", "hot-closed", "hot-open"):
+        case = found[f"api.version[{name}]"]
+        assert case.status in ("ok", "invalid")  # the machine may have other things to do
+        assert case.parameters["server"] == "at --url"
+        (each,) = case.measurements
+        assert each.errors == {}
+        assert each.requests
+        # It runs on this machine, where its process can be seen.
+        assert each.server_cpu_s
+        assert each.samples[-1].rss_bytes > 20_000_000
+    left_out = {name: case.reasons[0] for name, case in found.items() if case.status == "unavailable"}
+    assert left_out["api.version[cold]"] == "left out with --url: it restarts the server"
+    assert left_out["load.reconnect_herd[clear]"] == "left out with --url: it restarts the server"
+    assert left_out["start.warm"] == "left out with --url: it starts servers"
+    assert "wrong tokens" in left_out["api.auth_reject[open]"]
+    assert report.references == ()
+    assert not (await server.admin.tenants()).tenants
+    assert server.alive
+    text = document.encode(report).decode()
+    for secret in (there.token, "127.0.0.1"):
+        assert secret not in text
+    assert run.exit_code(report) in (0, 5)
+
+
+async def test_a_server_elsewhere_whose_process_is_not_seen_has_no_figures_of_it(
+    elsewhere: tuple[Server, Elsewhere], directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ground, "PROGRAM", "another program")
+    _, there = elsewhere
+    scenarios = chosen(suite="full", only=("load.download_50", "load.soak"))
+    with trio.fail_after(2 * LIMIT_S):
+        report, _, _ = await measured(directory, *scenarios, elsewhere=there)
+    found = {case.name: case for case in report.cases}
+    (each,) = found["load.download_50"].measurements
+    assert each.requests
+    assert each.server_cpu_s is None
+    assert each.samples == ()
+    assert "extra_bytes" not in each.figures
+    assert found["load.soak"].status == "unavailable"
+    assert "not seen from here" in found["load.soak"].reasons[0]
+
+
+def test_a_run_against_a_server_that_is_not_there_ends_with_4(directory: Path) -> None:
+    token = directory / "token"
+    token.write_text("ega_nothing\n")
+    url = f"http://127.0.0.1:{free_port()}"
+    words = ["run", "--url", url, "--token-file", str(token), "--dir", str(directory)]
+    ended = subprocess.run(
+        [sys.executable, "-m", "edgegc.perf", *words],
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
+    )
+    assert ended.returncode == 4
+    assert "127.0.0.1" in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1

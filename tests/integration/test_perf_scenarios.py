@@ -43,13 +43,15 @@ def directory() -> Iterator[Path]:
         yield Path(name)
 
 
-def bench_of(scenario: Scenario, directory: Path) -> Bench:
-    laboratory = Laboratory(suite="quick", seed=1, directory=directory, cpus=cpus.cpus())
+def bench_of(scenario: Scenario, directory: Path, there: Elsewhere | None = None) -> Bench:
+    laboratory = Laboratory(suite="quick", seed=1, directory=directory, cpus=cpus.cpus(), elsewhere=there)
     return Bench(laboratory, scenario=scenario.name, cases=scenario.cases, repetition=0)
 
 
-async def measured(scenario: Scenario, directory: Path) -> dict[str, Measurement]:
-    bench = bench_of(scenario, directory)
+async def measured(
+    scenario: Scenario, directory: Path, there: Elsewhere | None = None
+) -> dict[str, Measurement]:
+    bench = bench_of(scenario, directory, there)
     with trio.fail_after(LIMIT_S):
         await scenario.run(bench)
     return {case: found.measurements[-1] for case, found in bench.found.items()}
@@ -96,7 +98,7 @@ async def test_a_fleet_elsewhere_leaves_nothing_behind(
     server, there = elsewhere
     await ground.check(there, i_know=False)
     wanted = Fleet(nodes=20, interval_s=0.5, duration_s=2.0, change_every_s=1.0)
-    found = await measured(fleet.scenario(wanted, elsewhere=there, tls=False), directory)
+    found = await measured(fleet.scenario(wanted, tls=False), directory, there)
     assert found[""].requests > 40
     assert not found[""].errors
     assert found[""].figures["downloads"].value > 0
@@ -117,7 +119,7 @@ async def test_a_server_elsewhere_with_clusters_is_not_loaded(elsewhere: tuple[S
 
 async def test_held_polls_of_a_fleet_hear_of_changes(directory: Path) -> None:
     wanted = Fleet(nodes=50, interval_s=None, duration_s=4.0, change_every_s=2.0)
-    found = (await measured(fleet.scenario(wanted, elsewhere=None, tls=True), directory))[""]
+    found = (await measured(fleet.scenario(wanted, tls=True), directory))[""]
     assert not found.errors
     assert found.requests >= 50
     assert found.figures["to_100_percent"].value < 30

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import trio
 
 from edgegc.model import message
 from edgegc.nebula import keys
@@ -52,14 +53,33 @@ def test_the_hottest_sensor_counts(tmp_path: Path) -> None:
 
 async def test_a_machine_is_described_without_its_name_and_paths() -> None:
     with filesystem.temporary(Path("/var/tmp")) as directory:
-        described = await host.describe(directory)
-        again = await host.describe(directory)
+        known = host.glance(directory)
+        described = await host.describe(known, directory)
+        again = host.glance(directory)
     text = msgspec.json.encode(described).decode()
     assert f'"{socket.gethostname()}"' not in text
     assert str(directory) not in text
     assert "/" not in described.cgroup
     assert described.fingerprint == again.fingerprint
+    assert described.fsync_p50_s is not None
+    assert described.fsync_p99_s is not None
     assert 0 < described.fsync_p50_s <= described.fsync_p99_s
+    assert known.fsync_p99_s is None
+
+
+def test_a_machine_that_asks_another_one_is_told_apart_by_that(tmp_path: Path) -> None:
+    here, there = host.glance(tmp_path), host.glance(tmp_path, asks="192.0.2.7")
+    assert here.fingerprint != there.fingerprint
+    assert "192.0.2.7" not in msgspec.json.encode(there).decode()
+
+
+async def test_looking_how_long_an_fsync_takes_can_be_cut_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host, "FSYNCS", 1 << 30)
+    monkeypatch.setattr(host, "FSYNC_S", 3600.0)
+    with filesystem.temporary(Path("/var/tmp")) as directory, trio.fail_after(30):
+        with trio.move_on_after(0.05) as scope:
+            await host.fsync_times(directory)
+        assert scope.cancelled_caught
 
 
 def test_versions_name_what_matters() -> None:

@@ -132,7 +132,7 @@ async def mixed(bench: Bench) -> None:
         closed = Clients(mix=MIXED, clients=CLIENTS, duration_s=seconds, seed=seed)
         done = await _measure(bench, store, "closed", closed, model="closed", nodes=nodes, clients=CLIENTS)
         can = throughput(done.load) if done.load is not None else 0.0
-        per_s = bearable(FLOOR_PER_S, can)
+        per_s = bearable(bench, "open", FLOOR_PER_S, can)
         nodes = await _prepare(bench, store, bundles=KEPT_BUNDLES)
         arrivals = Arrivals(mix=MIXED, rate_per_s=per_s, duration_s=seconds, seed=seed)
         await _measure(bench, store, "open", arrivals, model="open", nodes=nodes, rate_per_s=per_s)
@@ -240,6 +240,8 @@ async def _measure(
 
 SMALL_BYTES: Final = 90 * MIB
 
+NEEDS_OWN: Final = "it measures the store, and no server"
+
 SCENARIOS: Final = (
     Scenario(
         name="db.node_insert",
@@ -249,6 +251,7 @@ SCENARIOS: Final = (
         quick_s=3,
         full_s=18,
         ram_bytes=SMALL_BYTES,
+        needs_own=NEEDS_OWN,
         in_process=True,
     ),
     Scenario(
@@ -259,6 +262,7 @@ SCENARIOS: Final = (
         quick_s=0,
         full_s=11,
         ram_bytes=SMALL_BYTES,
+        needs_own=NEEDS_OWN,
         in_process=True,
     ),
     Scenario(
@@ -269,6 +273,7 @@ SCENARIOS: Final = (
         quick_s=0,
         full_s=16,
         ram_bytes=2 * SMALL_BYTES,
+        needs_own=NEEDS_OWN,
         in_process=True,
     ),
     Scenario(
@@ -279,6 +284,7 @@ SCENARIOS: Final = (
         quick_s=0,
         full_s=12,
         ram_bytes=SMALL_BYTES,
+        needs_own=NEEDS_OWN,
         in_process=True,
     ),
     Scenario(
@@ -288,6 +294,7 @@ SCENARIOS: Final = (
         quick_s=0,
         full_s=5,
         ram_bytes=SMALL_BYTES,
+        needs_own=NEEDS_OWN,
         in_process=True,
     ),
     Scenario(
@@ -298,6 +305,7 @@ SCENARIOS: Final = (
         quick_s=0,
         full_s=8,
         ram_bytes=SMALL_BYTES,
+        needs_own=NEEDS_OWN,
         in_process=True,
     ),
     Scenario(
@@ -308,6 +316,7 @@ SCENARIOS: Final = (
         quick_s=3,
         full_s=24,
         ram_bytes=SMALL_BYTES,
+        needs_own=NEEDS_OWN,
         in_process=True,
     ),
     Scenario(
@@ -318,6 +327,7 @@ SCENARIOS: Final = (
         quick_s=0,
         full_s=24,
         ram_bytes=SMALL_BYTES,
+        needs_own=NEEDS_OWN,
         in_process=True,
     ),
     Scenario(
@@ -328,6 +338,7 @@ SCENARIOS: Final = (
         quick_s=0,
         full_s=10,
         ram_bytes=SMALL_BYTES,
+        needs_own=NEEDS_OWN,
         in_process=True,
     ),
     Scenario(
@@ -338,6 +349,7 @@ SCENARIOS: Final = (
         quick_s=3,
         full_s=20,
         ram_bytes=SMALL_BYTES,
+        needs_own=NEEDS_OWN,
         in_process=True,
     ),
     Scenario(
@@ -348,6 +360,7 @@ SCENARIOS: Final = (
         quick_s=0,
         full_s=12,
         ram_bytes=SMALL_BYTES,
+        needs_own=NEEDS_OWN,
         in_process=True,
     ),
 )

@@ -10,7 +10,8 @@ from edgegc.perf import requests
 
 if TYPE_CHECKING:
     from edgegc.client import Client
-    from edgegc.perf.bench import Bench, Served
+    from edgegc.perf.bench import Bench
+    from edgegc.perf.ground import Ground
 
 PAGE: Final = 500
 """Nodes in a page: as many as one may ask for."""
@@ -47,9 +48,9 @@ async def versions(admin: Client, cluster_id: str) -> dict[str, int]:
             return found
 
 
-async def uploaded_cluster(bench: Bench, served: Served, *, nodes: int) -> Uploaded:
+async def uploaded_cluster(bench: Bench, ground: Ground, *, nodes: int) -> Uploaded:
     """Make a cluster in uploaded mode with so many nodes, beside the seeded one; it has no bundle yet."""
-    admin, seeded = served.server.admin, served.seeded
+    admin, seeded = ground.admin, ground.seeded
     rendered = await admin.request(
         "GET",
         "/api/v1/config/bundle",
@@ -71,16 +72,16 @@ async def uploaded_cluster(bench: Bench, served: Served, *, nodes: int) -> Uploa
     )
 
 
-async def upload(bench: Bench, served: Served, uploaded: Uploaded, size: int) -> int:
+async def upload(bench: Bench, ground: Ground, uploaded: Uploaded, size: int) -> int:
     """Upload a bundle of about ``size`` bytes, never more; return how many it has."""
     body = requests.uploaded_bundle(uploaded.authorities, size=size, chance=bench.random)
-    await served.server.admin.upload_bundle(body, cluster_id=uploaded.cluster_id)
+    await ground.admin.upload_bundle(body, cluster_id=uploaded.cluster_id)
     return len(body)
 
 
-async def topology(served: Served) -> None:
+async def topology(ground: Ground) -> None:
     """Give the seeded cluster lighthouses, relays and routes, on its first nodes, as far as it has so many."""
-    admin, nodes = served.server.admin, served.seeded.nodes
+    admin, nodes = ground.admin, ground.seeded.nodes
     relays = nodes[LIGHTHOUSES:][:RELAYS]
     routers = nodes[LIGHTHOUSES + RELAYS :][:ROUTERS]
     for i, node in enumerate(nodes[:LIGHTHOUSES]):

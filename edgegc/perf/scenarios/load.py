@@ -22,7 +22,8 @@ from edgegc.perf.scenarios.soak import mixture, soak
 from edgegc.perf.scenarios.waiting import held_polls, holding, longpoll_fanout, reconnect_herd
 
 if TYPE_CHECKING:
-    from edgegc.perf.bench import Bench, Meter, Served
+    from edgegc.perf.bench import Bench, Meter
+    from edgegc.perf.ground import Ground
     from edgegc.perf.plan import Load
 
 MIB: Final = 1024 * 1024
@@ -56,18 +57,18 @@ HOLD_S: Final = 110.0
 
 async def poll_100(bench: Bench) -> None:
     """Measure 100 nodes, a connection each, that ask for their version."""
-    async with bench.server(nodes=bench.count(NODES, QUICK_NODES)) as served:
-        asks = [_checks(served)]
-        can = await closed(bench, served, "closed", asks, connections=POLLERS)
-        per_s = bearable(VERSION_PER_S, can)
-        await opened(bench, served, "open", asks, connections=POLLERS, per_s=per_s)
+    async with bench.ground(nodes=bench.count(NODES, QUICK_NODES)) as ground:
+        asks = [_checks(ground)]
+        can = await closed(bench, ground, "closed", asks, connections=POLLERS)
+        per_s = bearable(bench, "open", VERSION_PER_S, can)
+        await opened(bench, ground, "open", asks, connections=POLLERS, per_s=per_s)
 
 
 async def download_50(bench: Bench) -> None:
     """Measure 50 nodes that download 10 MiB at the same time, and what memory that costs."""
-    async with bench.server(nodes=DOWNLOADERS) as served:
-        uploaded = await furnish.uploaded_cluster(bench, served, nodes=DOWNLOADERS)
-        size = await furnish.upload(bench, served, uploaded, DOWNLOAD_BYTES)
+    async with bench.ground(nodes=DOWNLOADERS) as ground:
+        uploaded = await furnish.uploaded_cluster(bench, ground, nodes=DOWNLOADERS)
+        size = await furnish.upload(bench, ground, uploaded, DOWNLOAD_BYTES)
         asks = [
             Ask(
                 name="bundle",
@@ -75,17 +76,16 @@ async def download_50(bench: Bench) -> None:
                 order="connection",
             )
         ]
-        before = memory.private_bytes(served.server)
         async with bench.measure(
             "",
             model="closed",
-            of=served.server,
+            of=ground.watched,
             parameters={"connections": DOWNLOADERS, "size_bytes": size},
         ) as meter:
-            async with memory.watched(served.server) as readings:
+            async with memory.watched(ground.watched) as readings:
                 load = await bench.load(
                     Plan(
-                        target=served.server.target,
+                        target=ground.target,
                         asks=tuple(asks),
                         connections=DOWNLOADERS,
                         duration_s=bench.seconds(DOWNLOADING_S, 2.0),
@@ -94,31 +94,32 @@ async def download_50(bench: Bench) -> None:
                 )
             meter.take(load)
             meter.figure("bytes_per_s", throughput(load) * size, "bytes_per_s", better="higher")
-            meter.figure(
-                "extra_bytes",
-                memory.peak(readings) - before,
-                "bytes",
-                note="private memory at the peak, above what it was before the first download",
-            )
+            if readings:
+                meter.figure(
+                    "extra_bytes",
+                    memory.growth(readings),
+                    "bytes",
+                    note="private memory at the peak, above what it was before the first download",
+                )
 
 
 async def mixed(bench: Bench) -> None:
     """Measure a mix of all that nodes and administrators ask, of which 95 % are reads."""
-    async with bench.server(nodes=bench.count(NODES, QUICK_NODES)) as served:
-        await furnish.topology(served)
-        asks = mixture(served.seeded)
-        can = await closed(bench, served, "closed", asks, connections=MIXED_CONNECTIONS)
-        per_s = bearable(MIXED_PER_S, can)
-        await opened(bench, served, "open", asks, connections=MIXED_CONNECTIONS, per_s=per_s)
+    async with bench.ground(nodes=bench.count(NODES, QUICK_NODES)) as ground:
+        await furnish.topology(ground)
+        asks = mixture(ground.seeded)
+        can = await closed(bench, ground, "closed", asks, connections=MIXED_CONNECTIONS)
+        per_s = bearable(bench, "open", MIXED_PER_S, can)
+        await opened(bench, ground, "open", asks, connections=MIXED_CONNECTIONS, per_s=per_s)
 
 
 async def connections_1000(bench: Bench) -> None:
     """Measure version checks over 1,000 connections beside those over 64; then hold 1,000 polls over TLS."""
     nodes = bench.count(NODES, QUICK_NODES)
     connections = bench.count(MANY, QUICK_NODES)
-    async with bench.server(nodes=nodes) as served:
-        asks = [_checks(served)]
-        few = await closed(bench, served, "64-closed", asks, connections=FEW)
+    async with bench.ground(nodes=nodes) as ground:
+        asks = [_checks(ground)]
+        few = await closed(bench, ground, "64-closed", asks, connections=FEW)
 
         def compare(meter: Meter, load: Load) -> None:
             if few:
@@ -127,58 +128,63 @@ async def connections_1000(bench: Bench) -> None:
             meter.figure("fewest_answers", load.fewest_answers, "count", better="higher")
             meter.figure("most_answers", load.most_answers, "count", better="neither")
 
-        can = await closed(bench, served, "closed", asks, connections=connections, also=compare)
-        per_s = bearable(VERSION_PER_S, can)
-        await opened(bench, served, "open", asks, connections=connections, per_s=per_s)
-    async with bench.server(nodes=nodes, tls=True) as served:
-        await _hold(bench, served, connections)
+        can = await closed(bench, ground, "closed", asks, connections=connections, also=compare)
+        per_s = bearable(bench, "open", VERSION_PER_S, can)
+        await opened(bench, ground, "open", asks, connections=connections, per_s=per_s)
+    if bench.speaks("held-tls", tls=True):
+        async with bench.ground(nodes=nodes, tls=True) as ground:
+            await _hold(bench, ground, connections)
 
 
 async def connections_10000(bench: Bench) -> None:
     """Measure version checks, in clear text, over 10,000 connections, and what memory a connection takes."""
     connections = bench.count(VERY_MANY, QUICK_VERY_MANY)
     _check_files(connections)
-    async with bench.server(nodes=bench.count(NODES, QUICK_NODES)) as served:
-        before = memory.private_bytes(served.server)
-        async with bench.measure(
+    async with (
+        bench.ground(nodes=bench.count(NODES, QUICK_NODES)) as ground,
+        bench.measure(
             "",
             model="open",
-            of=served.server,
+            of=ground.watched,
             parameters={"connections": connections, "rate_per_s": MANY_PER_S},
-        ) as meter:
-            async with memory.watched(served.server) as readings:
-                load = await bench.load(
-                    Plan(
-                        target=served.server.target,
-                        asks=(_checks(served),),
-                        connections=connections,
-                        duration_s=bench.seconds(20.0, 2.0),
-                        warmup_s=connections / MANY_PER_S + bench.seconds(2.0, 0.5),
-                        rate_per_s=MANY_PER_S,
-                        seed=bench.random.getrandbits(32),
-                        connect_within_s=connections / MANY_PER_S,
-                        eager=True,
-                    )
+        ) as meter,
+    ):
+        async with memory.watched(ground.watched) as readings:
+            load = await bench.load(
+                Plan(
+                    target=ground.target,
+                    asks=(_checks(ground),),
+                    connections=connections,
+                    duration_s=bench.seconds(20.0, 2.0),
+                    warmup_s=connections / MANY_PER_S + bench.seconds(2.0, 0.5),
+                    rate_per_s=MANY_PER_S,
+                    seed=bench.random.getrandbits(32),
+                    connect_within_s=connections / MANY_PER_S,
+                    eager=True,
                 )
-            meter.take(load)
+            )
+        meter.take(load)
+        if why := ground.limited(meter.errors):
+            meter.invalid(why)
+        if readings:
             meter.figure(
                 "bytes_per_connection",
-                (memory.peak(readings) - before) / connections,
+                memory.growth(readings) / connections,
                 "bytes",
                 note="private memory at the peak, above what it was before the first connection",
             )
-            meter.figure("connected", load.connected, "count", better="higher")
-            meter.figure("reconnects", load.reconnects, "count")
+        meter.figure("connected", load.connected, "count", better="higher")
+        meter.figure("reconnects", load.reconnects, "count")
 
 
-async def _hold(bench: Bench, served: Served, connections: int) -> None:
+async def _hold(bench: Bench, ground: Ground, connections: int) -> None:
     """Measure what polls cost that are held over TLS while nothing changes."""
-    server = served.server
-    known = await furnish.versions(server.admin, served.seeded.cluster_id)
+    server = ground.process()
+    known = await furnish.versions(ground.admin, ground.seeded.cluster_id)
     registered = memory.private_bytes(server)
     plan = Plan(
-        target=server.target,
-        asks=(held_polls(served.seeded, known),),
+        target=ground.target,
+        asks=(held_polls(ground.seeded, known),),
         connections=connections,
         duration_s=HOLD_S,
         timeout_s=2 * HOLD_S,
@@ -205,9 +211,9 @@ async def _hold(bench: Bench, served: Served, connections: int) -> None:
             meter.invalid(f"{held.waiting} of {connections} polls were held")
 
 
-def _checks(served: Served) -> Ask:
+def _checks(ground: Ground) -> Ask:
     """Return version checks of all nodes, each of which stays on its connection."""
-    checks = tuple(requests.version(node.token) for node in served.seeded.nodes)
+    checks = tuple(requests.version(node.token) for node in ground.seeded.nodes)
     return Ask(name="version", requests=checks, order="connection")
 
 
@@ -284,6 +290,7 @@ SCENARIOS: Final = (
         quick_s=0,
         full_s=40,
         ram_bytes=300 * MIB,
+        needs_own="it restarts the server",
     ),
     Scenario(
         name="load.exhaustion",
@@ -293,6 +300,7 @@ SCENARIOS: Final = (
         quick_s=0,
         full_s=40,
         ram_bytes=260 * MIB,
+        needs_own="it starts servers with limits of its own",
     ),
     Scenario(
         name="load.soak",

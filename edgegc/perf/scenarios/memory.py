@@ -1,4 +1,7 @@
-"""A server's memory while something happens, read more often than once a second: for scenarios that are about memory."""
+"""A server's memory while something happens, read more often than once a second: for scenarios that are about memory.
+
+Of a server whose process is not seen from here there is nothing to read.
+"""
 
 from __future__ import annotations
 
@@ -12,31 +15,41 @@ from edgegc.perf import process
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from edgegc.perf.server import Server
+    from edgegc.perf.monitor import Watched
 
 EVERY_S: Final = 0.2
 """A reading costs a millisecond or two."""
 
 
-def private_bytes(server: Server) -> int:
+def private_bytes(of: Watched) -> int:
     """Return the private memory of a server and its children. Raises process.Gone."""
-    return process.usage(server.pids()).private_bytes
+    return process.usage(of.pids()).private_bytes
 
 
 @asynccontextmanager
-async def watched(server: Server, *, every_s: float = EVERY_S) -> AsyncIterator[list[tuple[float, float]]]:
-    """Read the server's private memory for as long as the context lasts: (seconds since it began, bytes)."""
+async def watched(
+    of: Watched | None, *, every_s: float = EVERY_S
+) -> AsyncIterator[list[tuple[float, float]]]:
+    """Read the server's private memory for as long as the context lasts: (seconds since it began, bytes).
+
+    The first reading is taken before the context is entered, the last one after it is left.
+    """
     began = trio.current_time()
     readings: list[tuple[float, float]] = []
+    if of is None:
+        yield readings
+        return
+    seen = of
 
     def read() -> None:
-        readings.append((trio.current_time() - began, float(private_bytes(server))))
+        readings.append((trio.current_time() - began, float(private_bytes(seen))))
 
     async def watch() -> None:
         while True:
-            read()
             await trio.sleep(every_s)
+            read()
 
+    read()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(watch)
         yield readings
@@ -44,6 +57,6 @@ async def watched(server: Server, *, every_s: float = EVERY_S) -> AsyncIterator[
     read()
 
 
-def peak(readings: list[tuple[float, float]]) -> float:
-    """Return the highest reading."""
-    return max(value for _, value in readings)
+def growth(readings: list[tuple[float, float]]) -> float:
+    """Return by how much the highest reading is above the first one."""
+    return max(value for _, value in readings) - readings[0][1]

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from edgegc.perf.bench import Bench, Served
+    from edgegc.perf.bench import Bench
+    from edgegc.perf.ground import Ground
 
 FOLDER: Final = "data/scenarios"
 MIB: Final = 1024 * 1024
@@ -117,23 +118,23 @@ def _scenario(name: str, text: str) -> Scenario:
 
 async def _measure(mix: Mix, bench: Bench) -> None:
     """Measure one mix."""
-    async with bench.server(nodes=mix.nodes, tls=mix.tls, limits=mix.limits) as served:
+    async with bench.ground(nodes=mix.nodes, tls=mix.tls, limits=mix.limits) as ground:
         if any(part.what == "topology" for part in mix.ask):
-            await furnish.topology(served)
+            await furnish.topology(ground)
         warmup_s = bench.seconds(WARMUP_S, QUICK_WARMUP_S)
         seconds = bench.seconds(mix.duration_s)
-        known = await furnish.versions(served.server.admin, served.seeded.cluster_id)
+        known = await furnish.versions(ground.admin, ground.seeded.cluster_id)
         weights = sum(part.weight for part in mix.ask)
         asks = []
         for part in mix.ask:
             if part.what == "node_create":
                 expected = (mix.rate_per_s or 0) * (seconds + warmup_s) * part.weight / weights
                 count = min(MOST_CREATED, round(SPARE * expected) + 100) if expected else MOST_CREATED
-                asks.append(_creations(bench, served, part, count))
+                asks.append(_creations(bench, ground, part, count))
             else:
-                asks.append(_repeatable(served, part, known))
+                asks.append(_repeatable(ground, part, known))
         plan = Plan(
-            target=served.server.target,
+            target=ground.target,
             asks=tuple(asks),
             connections=mix.connections,
             duration_s=seconds,
@@ -150,14 +151,14 @@ async def _measure(mix: Mix, bench: Bench) -> None:
         if mix.rate_per_s is not None:
             parameters["rate_per_s"] = mix.rate_per_s
         async with bench.measure(
-            model="closed" if mix.rate_per_s is None else "open", of=served, parameters=parameters
+            model="closed" if mix.rate_per_s is None else "open", of=ground.watched, parameters=parameters
         ) as meter:
             meter.take(await bench.load(plan))
 
 
-def _creations(bench: Bench, served: Served, part: Part, count: int) -> Ask:
+def _creations(bench: Bench, ground: Ground, part: Part, count: int) -> Ask:
     nodes = requests.new_nodes(bench.random, count, prefix="mix", keys=False)
-    token, cluster_id = served.seeded.admin_token, served.seeded.cluster_id
+    token, cluster_id = ground.seeded.admin_token, ground.seeded.cluster_id
     return Ask(
         name=part.what,
         weight=part.weight,
@@ -167,8 +168,8 @@ def _creations(bench: Bench, served: Served, part: Part, count: int) -> Ask:
     )
 
 
-def _repeatable(served: Served, part: Part, known: dict[str, int]) -> Ask:
-    seeded = served.seeded
+def _repeatable(ground: Ground, part: Part, known: dict[str, int]) -> Ask:
+    seeded = ground.seeded
     admin, nodes = seeded.admin_token, seeded.nodes
     pages = range(1, -(-len(nodes) // part.page_size) + 1)
     make: dict[str, Callable[[], list[bytes]]] = {

@@ -12,7 +12,8 @@ from edgegc.perf.plan import Plan
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from edgegc.perf.bench import Bench, Meter, Served
+    from edgegc.perf.bench import Bench, Meter
+    from edgegc.perf.ground import Ground
     from edgegc.perf.plan import Ask, Load
 
 CLOSED_S: Final = 5.0
@@ -36,21 +37,32 @@ def throughput(load: Load) -> float:
     return answered / load.duration_s if load.duration_s else 0.0
 
 
-def bearable(wanted_per_s: float, can_per_s: float) -> float:
-    """Return the rate of an open load: what is wanted, or what the server bears easily where that is less."""
-    limit = min(wanted_per_s, SHARE * can_per_s)
-    if limit >= wanted_per_s:
+def bearable(bench: Bench, case: str, wanted_per_s: float, can_per_s: float) -> float:
+    """Return the rate of an open load: what is wanted, or what the server bears easily where that is less.
+
+    A run decides it once for a case, in the first repetition that knows ``can_per_s``, and keeps it: how long one waits at
+    several rates is several things, which must not be merged.
+    """
+    rates, name = bench.laboratory.rates, bench.name_of(case)
+    if name not in rates and can_per_s > 0:
+        rates[name] = step_below(wanted_per_s, SHARE * can_per_s)
+    return rates.get(name, SMALLEST_PER_S)
+
+
+def step_below(wanted_per_s: float, limit_per_s: float) -> float:
+    """Return what is wanted, or where that is too much the highest step of the ladder that is not."""
+    if limit_per_s >= wanted_per_s:
         return wanted_per_s
     power, best = SMALLEST_PER_S, SMALLEST_PER_S
-    while power <= limit:
-        best = max(round(step * power, 2) for step in LADDER if step * power <= limit)
+    while power <= limit_per_s:
+        best = max(round(step * power, 2) for step in LADDER if step * power <= limit_per_s)
         power *= 10
     return best
 
 
 async def closed(
     bench: Bench,
-    served: Served,
+    ground: Ground,
     case: str,
     asks: Sequence[Ask],
     *,
@@ -65,7 +77,7 @@ async def closed(
     """
     used_up = any(ask.once for ask in asks)
     plan = Plan(
-        target=served.server.target,
+        target=ground.target,
         asks=tuple(asks),
         connections=connections,
         duration_s=seconds if used_up else bench.seconds(seconds),
@@ -73,12 +85,12 @@ async def closed(
         seed=bench.random.getrandbits(32),
         connect_within_s=CONNECT_S,
     )
-    return await _measured(bench, served, case, plan, also, parameters)
+    return await _measured(bench, ground, case, plan, also, parameters)
 
 
 async def opened(
     bench: Bench,
-    served: Served,
+    ground: Ground,
     case: str,
     asks: Sequence[Ask],
     *,
@@ -91,7 +103,7 @@ async def opened(
     """Measure how long requests take that come ``per_s`` times a second by chance; return how many were answered in one."""
     used_up = any(ask.once for ask in asks)
     plan = Plan(
-        target=served.server.target,
+        target=ground.target,
         asks=tuple(asks),
         connections=connections,
         duration_s=bench.seconds(seconds),
@@ -100,12 +112,12 @@ async def opened(
         seed=bench.random.getrandbits(32),
         connect_within_s=CONNECT_S,
     )
-    return await _measured(bench, served, case, plan, also, {**parameters, "rate_per_s": per_s})
+    return await _measured(bench, ground, case, plan, also, {**parameters, "rate_per_s": per_s})
 
 
 async def _measured(
     bench: Bench,
-    served: Served,
+    ground: Ground,
     case: str,
     plan: Plan,
     also: Callable[[Meter, Load], None] | None,
@@ -114,11 +126,13 @@ async def _measured(
     async with bench.measure(
         case,
         model="closed" if plan.rate_per_s is None else "open",
-        of=served.server,
+        of=ground.watched,
         parameters={"connections": plan.connections, **parameters},
     ) as meter:
         load = await bench.load(plan)
         meter.take(load)
         if also is not None:
             also(meter, load)
+        if why := ground.limited(meter.errors):
+            meter.invalid(why)
     return throughput(load)

@@ -67,11 +67,12 @@ def mixture(seeded: Seeded) -> tuple[Ask, ...]:
 
 async def soak(bench: Bench) -> None:
     """Measure the server's memory under a steady mix of requests and ever new connections."""
-    async with bench.server(nodes=bench.count(NODES, NODES // 5)) as served:
-        await furnish.topology(served)
-        asks = mixture(served.seeded)
+    async with bench.ground(nodes=bench.count(NODES, NODES // 5)) as ground:
+        server = ground.process()
+        await furnish.topology(ground)
+        asks = mixture(ground.seeded)
         # What is kept per node (a bundle, a first contact) would else look like growth until each has come by.
-        nodes = served.seeded.nodes
+        nodes = ground.seeded.nodes
         everybody = (
             Ask(name="version", requests=tuple(requests.version(n.token) for n in nodes), once=True),
             Ask(name="bundle", requests=tuple(requests.bundle(n.token) for n in nodes), once=True),
@@ -79,7 +80,7 @@ async def soak(bench: Bench) -> None:
         for ask in everybody:
             await bench.load(
                 Plan(
-                    target=served.server.target,
+                    target=ground.target,
                     asks=(ask,),
                     connections=CONNECTIONS,
                     duration_s=LONGEST_FILL_S,
@@ -88,13 +89,13 @@ async def soak(bench: Bench) -> None:
         async with bench.measure(
             "",
             model="open",
-            of=served.server,
+            of=server,
             parameters={"connections": CONNECTIONS, "rate_per_s": PER_S, "parts": PARTS},
         ) as meter:
-            async with memory.watched(served.server, every_s=READ_EVERY_S) as readings:
+            async with memory.watched(server, every_s=READ_EVERY_S) as readings:
                 for _ in range(PARTS):
                     plan = Plan(
-                        target=served.server.target,
+                        target=ground.target,
                         asks=asks,
                         connections=CONNECTIONS,
                         duration_s=bench.seconds(PART_S, 1.0),

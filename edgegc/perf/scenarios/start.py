@@ -426,6 +426,8 @@ def _ns(seconds: float) -> int:
 
 SERVER_BYTES: Final = 120 * MIB
 
+NEEDS_OWN: Final = "it starts servers"
+
 SCENARIOS: Final = (
     Scenario(
         name="start.import",
@@ -435,6 +437,7 @@ SCENARIOS: Final = (
         quick_s=0,
         full_s=20,
         ram_bytes=70 * MIB,
+        needs_own=NEEDS_OWN,
     ),
     Scenario(
         name="start.cold",
@@ -443,6 +446,7 @@ SCENARIOS: Final = (
         quick_s=0,
         full_s=20,
         ram_bytes=SERVER_BYTES,
+        needs_own=NEEDS_OWN,
     ),
     Scenario(
         name="start.warm",
@@ -451,6 +455,7 @@ SCENARIOS: Final = (
         quick_s=4,
         full_s=15,
         ram_bytes=SERVER_BYTES,
+        needs_own=NEEDS_OWN,
     ),
     Scenario(
         name="start.pyz_first_run",
@@ -459,6 +464,7 @@ SCENARIOS: Final = (
         quick_s=0,
         full_s=12,
         ram_bytes=SERVER_BYTES,
+        needs_own=NEEDS_OWN,
     ),
     Scenario(
         name="start.idle_cost",
@@ -468,5 +474,6 @@ SCENARIOS: Final = (
         quick_s=0,
         full_s=210,
         ram_bytes=2 * SERVER_BYTES,
+        needs_own=NEEDS_OWN,
     ),
 )

@@ -18,7 +18,8 @@ from edgegc.perf.scenarios import furnish
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
 
-    from edgegc.perf.bench import Bench, Meter, Served
+    from edgegc.perf.bench import Bench, Meter
+    from edgegc.perf.ground import Ground
     from edgegc.perf.plan import Load, Progress
     from edgegc.perf.seed import Seeded
 
@@ -95,23 +96,25 @@ async def longpoll_fanout(bench: Bench) -> None:
     """Measure how long after a change the nodes hear of it that wait for one."""
     nodes = bench.count(NODES, QUICK_NODES)
     for case, tls, rounds in (("clear", False, bench.count(10, 3)), ("tls", True, bench.count(5, 2))):
+        if not bench.speaks(case, tls=tls):
+            continue
         async with (
-            bench.server(nodes=nodes, tls=tls) as served,
+            bench.ground(nodes=nodes, tls=tls) as ground,
             bench.measure(
-                case, model="none", of=served.server, parameters={"nodes": nodes, "changes": rounds}
+                case, model="none", of=ground.watched, parameters={"nodes": nodes, "changes": rounds}
             ) as meter,
         ):
-            found = [await _change(bench, served, meter, number) for number in range(rounds)]
+            found = [await _change(bench, ground, meter, number) for number in range(rounds)]
             _shares(meter, found, nodes)
 
 
-async def _change(bench: Bench, served: Served, meter: Meter, number: int) -> list[int]:
+async def _change(bench: Bench, ground: Ground, meter: Meter, number: int) -> list[int]:
     """Make one change while everybody waits; return how long it took to each node, in nanoseconds, sorted."""
-    admin, seeded = served.server.admin, served.seeded
+    admin, seeded = ground.admin, ground.seeded
     known = await furnish.versions(admin, seeded.cluster_id)
-    opened_per_s = TLS_OPENED_PER_S if served.server.target.tls else OPENED_PER_S
+    opened_per_s = TLS_OPENED_PER_S if ground.target.tls else OPENED_PER_S
     plan = Plan(
-        target=served.server.target,
+        target=ground.target,
         asks=(held_polls(seeded, known, once=True),),
         connections=len(seeded.nodes),
         duration_s=ALL_WAIT_S + WOKEN_S,
