@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import h11
 from hypercorn.events import Closed, Event, RawData
@@ -21,7 +21,7 @@ from hypercorn.protocol.http_stream import ASGIHTTPState, HTTPStream
 from hypercorn.typing import ConnectionState
 from hypercorn.utils import suppress_body
 
-from edgegc.api import problem
+from edgegc.api import bounds, problem
 from edgegc.api.access import AccessLog, request_id_of
 
 if TYPE_CHECKING:
@@ -30,9 +30,6 @@ if TYPE_CHECKING:
     from hypercorn.config import Config
     from hypercorn.trio.worker_context import WorkerContext
     from hypercorn.typing import AppWrapper, ASGISendEvent, TaskGroup
-
-READ_AHEAD_BYTES: Final = 65_536
-"""How much a client may pipeline while its first request is being answered, before nothing more is read."""
 
 
 class _Refused(Exception):
@@ -154,7 +151,7 @@ class Http1(H11Protocol):
     @property
     def full(self) -> bool:
         """Whether so much was pipelined that nothing more should be read for now."""
-        return self._ahead > READ_AHEAD_BYTES
+        return self._ahead > bounds.READ_AHEAD_BYTES
 
     @property
     def mid_request(self) -> bool:

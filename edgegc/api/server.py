@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import logging
 import resource
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 from hypercorn.config import Config
@@ -18,7 +18,9 @@ from hypercorn.trio.worker_context import WorkerContext
 
 from edgegc.api import problem
 from edgegc.api.access import AccessLog, request_id_of
-from edgegc.api.connection import Connection, prepare
+from edgegc.api.connection import Connection
+from edgegc.api.link import prepare
+from edgegc.api.service import Service
 
 if TYPE_CHECKING:
     import socket
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from hypercorn.typing import ASGIFramework
 
     from edgegc.api.listeners import Listener
+    from edgegc.api.service import Lane
     from edgegc.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -56,20 +59,30 @@ class Server:
     """Accepts and holds connections. One per daemon; ``log`` has its counters."""
 
     def __init__(
-        self, app: ASGIFramework, settings: Settings, *, log: AccessLog, release: Callable[[], None]
+        self,
+        app: ASGIFramework,
+        settings: Settings,
+        *,
+        log: AccessLog,
+        release: Callable[[], None],
+        lane: Lane | None = None,
     ) -> None:
-        self._app = app
+        head_bytes = settings.limits.head_bytes
+        self._service = Service(
+            app=app,
+            log=log,
+            head_bytes=head_bytes,
+            lane=lane,
+            config=_config(log, head_bytes=head_bytes),
+            context=WorkerContext(None),
+        )
         self._limit = _connection_limit(settings)
-        self._head_bytes = settings.limits.head_bytes
         self._graceful_s = settings.api.graceful_timeout_s
         self._log = log
         self._release = release
-        self._config = _config(log, head_bytes=self._head_bytes)
-        self._context = WorkerContext(None)
         self._connections: set[Connection] = set()
         self._refusing = 0
         self._all_closed = trio.Event()
-        self._stopping = False
 
     async def run(
         self,
@@ -103,8 +116,7 @@ class Server:
                 connections.cancel_scope.cancel()
 
     async def _drain(self) -> None:
-        self._stopping = True
-        await self._context.terminated.set()
+        await self._service.stop()
         self._release()
         for connection in tuple(self._connections):
             connection.stop()
@@ -159,17 +171,8 @@ class Server:
                 else:
                     accepted.close()
                 return
-        stream = trio.SocketStream(trio.socket.from_stdlib_socket(accepted))
-        state: dict[str, Any] = {"admin": listener.kind == "admin"}
         connection = Connection(
-            self._app,
-            self._config,
-            self._context,
-            stream,
-            tls=listener.tls,
-            state=state,
-            log=self._log,
-            head_bytes=self._head_bytes,
+            self._service, accepted, tls=listener.tls, admin=listener.kind == "admin"
         )
         self._connections.add(connection)
         self._log.connections_total += 1
@@ -185,7 +188,7 @@ class Server:
         finally:
             self._connections.discard(connection)
             self._log.connections_open = len(self._connections)
-            if self._stopping and not self._connections:
+            if self._service.stopping and not self._connections:
                 self._all_closed.set()
 
     async def _refuse(self, accepted: socket.socket) -> None:
