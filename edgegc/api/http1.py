@@ -61,6 +61,19 @@ class _PausedError(Exception):
     """A further request has begun to arrive before the answer to the one before it was sent."""
 
 
+class _Connection(h11.Connection):
+    """Drops what a client sends after a request that it called its last. h11 takes it for an error, so that the request
+    itself would be refused where the two arrive together.
+    """
+
+    def receive_data(self, data: bytes) -> None:
+        if self.their_state is not h11.MUST_CLOSE:
+            super().receive_data(data)
+
+    def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
+        return h11.NEED_DATA if self.their_state is h11.MUST_CLOSE else super().next_event()
+
+
 class Stream(HTTPStream):
     """One request and its answer. Differs from Hypercorn's where the application leaves without an answer, and where
     the client leaves with one.
@@ -136,6 +149,7 @@ class Http1(H11Protocol):
         head_bytes: int,
     ) -> None:
         super().__init__(app, config, context, task_group, ConnectionState(state), ssl, client, server, send)
+        self.connection = _Connection(h11.SERVER, max_incomplete_event_size=config.h11_max_incomplete_size)
         self.can_read = _NoWait()  # type: ignore[assignment]
         self._log = log
         self._head_bytes = head_bytes

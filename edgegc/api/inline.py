@@ -107,7 +107,7 @@ class Exchange:
                 "request failed below the application",
                 extra={"request_id": self._request_id, "path": self._scope["path"]},
             )
-        if self._started is None and not link.ended and not link.lost:
+        if (self._started is None or self._unsent) and not link.ended and not link.lost:
             await self._internal_error()
         if not self._over:
             # With its whole answer, or without: the client had left before the application had said its last word.
@@ -240,7 +240,8 @@ class Exchange:
             self._receiving.cancel()
 
     async def _internal_error(self) -> None:
-        """Answer for an application that ended without having answered: a bug, or it was cancelled."""
+        """Answer for an application that ended, and nothing of its answer was sent: a bug, or it was cancelled."""
+        self._started, self._owed, self._chunked = None, None, False
         made = problem.internal(request_id=self._request_id)
         headers: Iterable[tuple[str, str]] = (
             *made.headers,

@@ -73,7 +73,7 @@ class Server:
             log=log,
             head_bytes=head_bytes,
             lane=lane,
-            config=_config(log, head_bytes=head_bytes),
+            config=hypercorn_config(log, head_bytes=head_bytes),
             context=WorkerContext(None),
         )
         self._limit = _connection_limit(settings)
@@ -235,7 +235,8 @@ def _connection_limit(settings: Settings) -> int | None:
     return max(1, min(settings.limits.connections, descriptors - RESERVED_DESCRIPTORS))
 
 
-def _config(log: AccessLog, *, head_bytes: int) -> Config:
+def hypercorn_config(log: AccessLog, *, head_bytes: int) -> Config:
+    """Return what the general path's protocol is to know."""
     config = Config()
     config.logger_class = lambda _config: log  # type: ignore[assignment,return-value]
     config.keep_alive_max_requests = KEEP_ALIVE_REQUESTS

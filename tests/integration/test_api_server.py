@@ -21,7 +21,7 @@ import trio
 from quart_trio import QuartTrio
 
 from edgegc import errors
-from edgegc.api import connection, tls
+from edgegc.api import bounds, plain, tls
 from edgegc.api import server as server_module
 from edgegc.api.access import AccessLog
 from edgegc.api.listeners import Listener, open_admin, open_tcp
@@ -36,6 +36,16 @@ if TYPE_CHECKING:
 GRACE_S = 0.5
 BIG = 64 * 1024 * 1024
 """More than all socket buffers on the way."""
+
+
+@pytest.fixture(params=["inline", "general"])
+def either_path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have requests answered inline, or take all of them for odd, so that Hypercorn's protocol answers them."""
+    if request.param == "general":
+        monkeypatch.setattr(plain, "read", lambda _received, limit: plain.Unfit.ODD)
+
+
+both_paths = pytest.mark.usefixtures("either_path")
 
 
 async def until(condition: Any, *, limit_s: float = 10.0) -> None:
@@ -178,6 +188,7 @@ async def plain_hypercorn(app: Any) -> AsyncIterator[Running]:
             await RawClient.close_all()
 
 
+@both_paths
 async def test_it_answers_on_kept_connections_with_a_request_id() -> None:
     async with serving(App()) as server:
         client = await RawClient.tcp(server.port)
@@ -190,6 +201,7 @@ async def test_it_answers_on_kept_connections_with_a_request_id() -> None:
         assert "server" not in first.headers
 
 
+@both_paths
 async def test_a_client_that_does_not_read_cannot_delay_shutdown() -> None:
     async with serving(App()) as server:
         client = await RawClient.tcp(server.port)
@@ -212,6 +224,7 @@ async def test_plain_hypercorn_waits_for_such_a_client_for_ever() -> None:
         assert waiting.cancelled_caught
 
 
+@both_paths
 async def test_cancelling_from_outside_closes_everything_even_a_shielded_send() -> None:
     async with serving(App()) as server:
         client = await RawClient.tcp(server.port)
@@ -224,8 +237,9 @@ async def test_cancelling_from_outside_closes_everything_even_a_shielded_send() 
         assert server.log.connections_open == 0
 
 
+@both_paths
 async def test_a_client_that_stops_reading_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "SEND_S", 0.2)
+    monkeypatch.setattr(bounds, "SEND_S", 0.2)
     async with serving(App()) as server:
         client = await RawClient.tcp(server.port)
         await client.send(b"GET /big HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -234,6 +248,7 @@ async def test_a_client_that_stops_reading_is_dropped(monkeypatch: pytest.Monkey
         await client.aclose()
 
 
+@both_paths
 async def test_the_file_descriptor_is_freed_when_the_client_leaves() -> None:
     async with serving(App()) as server:
         client = await RawClient.tcp(server.port)
@@ -242,6 +257,7 @@ async def test_the_file_descriptor_is_freed_when_the_client_leaves() -> None:
         await until(lambda: server.log.connections_open == 0, limit_s=2)
 
 
+@both_paths
 async def test_a_client_that_resets_its_connection_is_no_crash(caplog: pytest.LogCaptureFixture) -> None:
     app = App()
     async with serving(app) as server:
@@ -271,6 +287,7 @@ async def test_plain_hypercorn_keeps_the_file_descriptor_of_a_client_that_left()
         assert descriptors() == before + 1
 
 
+@both_paths
 async def test_a_client_that_leaves_cancels_its_handler() -> None:
     app = App()
     async with serving(app) as server:
@@ -283,6 +300,7 @@ async def test_a_client_that_leaves_cancels_its_handler() -> None:
         assert server.log.tallies["GET", "-", 499].count == 1
 
 
+@both_paths
 async def test_a_client_that_leaves_with_its_whole_answer_was_answered_and_is_counted_once() -> None:
     app = App()
     async with serving(app) as server:
@@ -293,6 +311,7 @@ async def test_a_client_that_leaves_with_its_whole_answer_was_answered_and_is_co
         assert {key: tally.count for key, tally in server.log.tallies.items()} == {("GET", "-", 200): 1}
 
 
+@both_paths
 async def test_a_client_that_pipelines_behind_a_held_request_and_leaves_frees_its_connection() -> None:
     app = App()
     async with serving(app) as server:
@@ -303,6 +322,7 @@ async def test_a_client_that_pipelines_behind_a_held_request_and_leaves_frees_it
         await until(lambda: server.log.connections_open == 0)
 
 
+@both_paths
 async def test_pipelined_requests_are_answered_in_order_also_when_the_last_comes_in_pieces() -> None:
     async with serving(App()) as server:
         client = await RawClient.tcp(server.port)
@@ -315,6 +335,7 @@ async def test_pipelined_requests_are_answered_in_order_also_when_the_last_comes
         assert bodies == [b"{}", b'{"got'] * 3 + [b'{"got']
 
 
+@both_paths
 async def test_pipelining_without_end_is_not_buffered_without_end() -> None:
     app = App()
     async with serving(app) as server:
@@ -329,6 +350,7 @@ async def test_pipelining_without_end_is_not_buffered_without_end() -> None:
             await server.ended.wait()
 
 
+@both_paths
 async def test_an_early_answer_reaches_a_client_that_is_still_sending() -> None:
     async with serving(App()) as server:
         client = await RawClient.tcp(server.port)
@@ -341,6 +363,7 @@ async def test_an_early_answer_reaches_a_client_that_is_still_sending() -> None:
         await until(lambda: server.log.connections_open == 0)
 
 
+@both_paths
 async def test_tiny_chunks_to_an_application_that_has_answered_do_not_block() -> None:
     async with serving(App()) as server:
         client = await RawClient.tcp(server.port)
@@ -352,6 +375,7 @@ async def test_tiny_chunks_to_an_application_that_has_answered_do_not_block() ->
         await until(lambda: server.log.connections_open == 0)
 
 
+@both_paths
 async def test_an_application_that_crashes_is_an_internal_problem_and_ends_nobody_else(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -366,6 +390,7 @@ async def test_an_application_that_crashes_is_an_internal_problem_and_ends_nobod
     assert "a bug" in caplog.text
 
 
+@both_paths
 async def test_shutdown_lets_answers_under_way_finish_and_closes_idle_connections() -> None:
     app = App()
     async with serving(app) as server:
@@ -385,6 +410,7 @@ async def test_shutdown_lets_answers_under_way_finish_and_closes_idle_connection
             await RawClient.tcp(server.port)
 
 
+@both_paths
 async def test_shutdown_cuts_what_takes_longer_than_the_grace() -> None:
     app = App()
     async with serving(app) as server:
@@ -397,6 +423,7 @@ async def test_shutdown_cuts_what_takes_longer_than_the_grace() -> None:
         assert app.held == 0
 
 
+@both_paths
 async def test_clear_text_http2_is_refused() -> None:
     async with serving(App()) as server:
         upgrading = await RawClient.tcp(server.port)
@@ -422,6 +449,7 @@ async def test_plain_hypercorn_speaks_clear_text_http2() -> None:
         assert (await client.reply_head()).startswith(b"HTTP/1.1 101")
 
 
+@both_paths
 async def test_a_crash_in_quarts_nursery_would_be_swallowed_by_hypercorn_so_there_is_no_such_nursery() -> (
     None
 ):
@@ -453,6 +481,7 @@ async def test_a_crash_in_quarts_nursery_would_be_swallowed_by_hypercorn_so_ther
         assert not hasattr(app, "nursery")
 
 
+@both_paths
 async def test_a_head_past_its_limit_is_refused_even_in_one_piece() -> None:
     async with serving(App()) as server:
         client = await RawClient.tcp(server.port)
@@ -474,6 +503,7 @@ async def test_a_head_past_its_limit_is_refused_even_in_one_piece() -> None:
     ],
     ids=["nonsense", "no host", "absolute target", "two lengths", "TLS to a clear-text port"],
 )
+@both_paths
 async def test_what_is_no_request_of_ours_is_an_invalid_request_problem(head: bytes) -> None:
     async with serving(App()) as server:
         client = await RawClient.tcp(server.port)
@@ -483,8 +513,9 @@ async def test_what_is_no_request_of_ours_is_an_invalid_request_problem(head: by
         assert await client.closed()
 
 
+@both_paths
 async def test_a_head_that_takes_too_long_ends_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "HEAD_S", 0.2)
+    monkeypatch.setattr(bounds, "HEAD_S", 0.2)
     async with serving(App()) as server:
         client = await RawClient.tcp(server.port)
         with trio.fail_after(5):
@@ -497,6 +528,7 @@ async def test_a_head_that_takes_too_long_ends_the_connection(monkeypatch: pytes
         assert await client.closed()
 
 
+@both_paths
 async def test_an_agent_may_ask_more_often_than_hypercorn_would_let_it_on_one_connection() -> None:
     async with serving(App()) as server:
         client = await RawClient.tcp(server.port)
@@ -563,10 +595,11 @@ async def test_running_out_of_file_descriptors_is_logged_once_and_survived(
     assert "file descriptor limit" in lines[0].getMessage()
 
 
+@both_paths
 async def test_tls_serves_under_the_pin_and_a_silent_client_is_dropped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection, "HANDSHAKE_S", 0.3)
+    monkeypatch.setattr(bounds, "HANDSHAKE_S", 0.3)
     identity = tls.self_signed(tmp_path / "tls", names=("127.0.0.1",), now=1_800_000_000)
     listeners = open_tcp(["127.0.0.1:0"], tls=tls.context(identity))
     trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
