@@ -154,6 +154,7 @@ class Http1(H11Protocol):
         self._log = log
         self._head_bytes = head_bytes
         self._request_id = ""
+        self._head_only = False
         self._ahead = 0
         self._paused = False
 
@@ -211,6 +212,7 @@ class Http1(H11Protocol):
         """
         given = next((value for name, value in event.headers if name == b"x-request-id"), None)
         self._request_id = request_id_of(given)
+        self._head_only = event.method == b"HEAD"
         if event.http_version not in (b"1.1", b"1.0"):
             raise _Refused(505, "only HTTP/1.1 is spoken here")
         head = len(event.method) + len(event.target) + sum(len(n) + len(v) + 4 for n, v in event.headers)
@@ -247,6 +249,7 @@ class Http1(H11Protocol):
     async def _send_error_response(self, status_code: int) -> None:
         """Answer what h11 could not read: its hint is 400, 431 for a head that never ends, or 501."""
         self._request_id = request_id_of(None)
+        self._head_only = False
         details = {
             431: f"the request head is longer than {self._head_bytes} bytes",
             501: "this transfer coding is not understood",
@@ -281,5 +284,6 @@ class Http1(H11Protocol):
                 status_code=status, headers=list(chain(headers, self.config.response_headers("h11")))
             )
         )
-        await self._send_h11_event(h11.Data(data=made.body))
+        if not self._head_only:
+            await self._send_h11_event(h11.Data(data=made.body))
         await self._send_h11_event(h11.EndOfMessage())

@@ -10,7 +10,7 @@ import resource
 import socket
 import ssl
 import struct
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -481,6 +481,12 @@ async def test_a_crash_in_quarts_nursery_would_be_swallowed_by_hypercorn_so_ther
         assert not hasattr(app, "nursery")
 
 
+async def test_plain_hypercorn_takes_a_head_past_its_limit_that_comes_in_one_piece() -> None:
+    async with plain_hypercorn(App()) as server:
+        client = await RawClient.tcp(server.port)
+        assert (await client.request("GET", "/", headers={"X-Long": "x" * 20_000})).status == 200
+
+
 @both_paths
 async def test_a_head_past_its_limit_is_refused_even_in_one_piece() -> None:
     async with serving(App()) as server:
@@ -490,6 +496,16 @@ async def test_a_head_past_its_limit_is_refused_even_in_one_piece() -> None:
         endless = await RawClient.tcp(server.port)
         await endless.send(b"GET / HTTP/1.1\r\nX-Long: " + b"x" * 100_000)
         assert (await endless.reply()).status == 431
+
+
+@both_paths
+async def test_also_a_head_request_is_refused_with_a_problem() -> None:
+    async with serving(App()) as server:
+        client = await RawClient.tcp(server.port)
+        await client.send(b"HEAD http://other/ HTTP/1.1\r\nHost: x\r\n\r\n")
+        reply = await client.reply(head_only=True)
+        assert (reply.status, reply.headers["content-type"]) == (400, "application/problem+json")
+        assert await client.closed()
 
 
 @pytest.mark.parametrize(
@@ -614,6 +630,66 @@ async def test_tls_serves_under_the_pin_and_a_silent_client_is_dropped(
         server.shutdown.set()
         with trio.fail_after(GRACE_S + 5):
             await server.ended.wait()
+
+
+@both_paths
+async def test_no_client_of_any_kind_delays_shutdown_beyond_the_grace(tmp_path: Path) -> None:
+    app = App()
+    identity = tls.self_signed(tmp_path / "tls", names=("127.0.0.1",), now=1_800_000_000)
+    trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    trusting.check_hostname = False
+    trusting.verify_mode = ssl.CERT_NONE
+    listeners = [
+        *open_tcp(["127.0.0.1:0"], tls=None),
+        *open_tcp(["127.0.0.1:0"], tls=tls.context(identity)),
+    ]
+    said = [
+        b"",
+        b"GET / HTTP/1.1\r\nHo",
+        b"GET /hold HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /hold HTTP/1.1\r\nHost: x\r\n\r\n" * 10,
+        b"GET /big HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nbegun",
+        b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nbegun",
+        b"POST /early HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nbegun",
+    ]
+    async with serving(app, listeners=listeners) as server:
+        for content in said:
+            for listener, context in zip(listeners, (None, trusting), strict=True):
+                client = await RawClient.tcp(listener.port, tls=context)
+                if content:
+                    await client.send(content)
+        await RawClient.tcp(listeners[1].port)  # Says nothing, and so begins no handshake.
+        await until(lambda: app.held == 4)
+        server.shutdown.set()
+        with trio.fail_after(GRACE_S + 1):
+            await server.ended.wait()
+        assert server.log.connections_open == 0
+
+
+@both_paths
+async def test_a_thousand_clients_that_come_at_once_are_all_served() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 4096 if hard == resource.RLIM_INFINITY else min(4096, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
+    clients = [socket.socket() for _ in range(1000)]
+    try:
+        async with serving(App(), settings=Settings(limits=Limits(connections=2000))) as server:
+            for client in clients:
+                client.setblocking(False)
+                with suppress(BlockingIOError):
+                    client.connect(("127.0.0.1", server.port))
+            with trio.fail_after(10):
+                for client in clients:
+                    await trio.lowlevel.wait_writable(client)
+                    client.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+                for client in clients:
+                    await trio.lowlevel.wait_readable(client)
+                    assert client.recv(1000).startswith(b"HTTP/1.1 200")
+    finally:
+        for client in clients:
+            client.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 async def test_serving_is_started_when_it_says_so_and_may_be_stopped_before_any_client() -> None:
