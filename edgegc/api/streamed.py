@@ -18,7 +18,7 @@ from werkzeug.exceptions import RequestTimeout
 from edgegc import errors
 
 if TYPE_CHECKING:
-    from hypercorn.typing import ASGIReceiveCallable
+    from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable
     from quart.wrappers import Request
 
 PATHS: Final = frozenset({"/api/v1/config/bundle"})
@@ -58,6 +58,13 @@ class StreamedRequest(TrioRequest):
 
 class StreamedConnection(TrioASGIHTTPConnection):
     """Hands the parts of a body on: all at once, or each when the one before it was read."""
+
+    async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        """Serve a request: the handler in the task that is there, which Quart-Trio would start another one for."""
+        request = self._create_request_from_scope(send)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.handle_messages, nursery, request, receive)
+            await self.handle_request(nursery, request, send)
 
     async def handle_messages(  # type: ignore[override]
         self, nursery: trio.Nursery, request: Request, receive: ASGIReceiveCallable
