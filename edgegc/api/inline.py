@@ -10,7 +10,7 @@ import logging
 from email.utils import formatdate
 from functools import lru_cache
 from time import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import unquote
 
 import trio
@@ -61,7 +61,7 @@ class Exchange:
             "type": "http",
             "http_version": f"1.{head.minor}",
             "asgi": ASGI,  # type: ignore[typeddict-item]
-            "method": head.method,  # type: ignore[typeddict-item]
+            "method": head.method,
             "scheme": "https" if link.tls else "http",
             "path": unquote(path.decode()),
             "raw_path": path,
@@ -125,7 +125,7 @@ class Exchange:
 
     async def _receive(self) -> ASGIReceiveEvent:
         """Give the application the next part of the body, read from the socket now; then wait until the client leaves."""
-        if self._over:
+        if self._over or self._link.lost:
             return _DISCONNECT
         if not self._unread and not self._told:
             self._told = True
@@ -164,9 +164,10 @@ class Exchange:
         """Take a part of the answer from the application. What comes after the client was cut off is dropped."""
         kind = message["type"]
         if kind == "http.response.start" and self._started is None:
-            self._start(message)  # type: ignore[arg-type]
+            self._start(cast("HTTPResponseStartEvent", message))
         elif kind == "http.response.body" and self._started is not None and not self._over:
-            await self._body(message.get("body", b""), more=bool(message.get("more_body", False)))
+            body = cast("dict[str, Any]", message)
+            await self._body(body.get("body", b""), more=bool(body.get("more_body", False)))
         else:
             raise RuntimeError(f"the application sent {kind} where there is no place for it")
 

@@ -45,13 +45,16 @@ async def echo(scope: Any, receive: Any, send: Any) -> None:
 
 
 def comparable(heard: bytes) -> bytes:
-    """Return an answer without what differs each time, or may: dates, ids of ours, ``100 Continue``, the headers' order."""
+    """Return an answer without what differs each time, or may: dates, ids of ours, ``100 Continue``, order and case of
+    the headers' names.
+    """
 
     def sorted_head(matched: re.Match[bytes]) -> bytes:
         if matched[1] == b"100":
             return b""
-        lines = sorted(line for line in matched[2].split(b"\r\n") if not line.startswith(b"date: "))
-        return b"HTTP " + matched[1] + b"\n".join(lines) + b"\n\n"
+        fields = (line.partition(b": ") for line in matched[2].splitlines())
+        lines = sorted(name.lower() + b": " + value for name, _, value in fields if name != b"date")
+        return b"HTTP " + matched[1] + b"\n" + b"\n".join(lines) + b"\n\n"
 
     return HEAD.sub(sorted_head, re.sub(rb"\b[0-9a-f]{16}\b", b"id", heard))
 
@@ -219,7 +222,6 @@ async def test_a_client_that_does_not_read_is_given_up_and_the_application_hears
         while not ended.is_set():
             await send({"type": "http.response.body", "body": bytes(100_000), "more_body": True})
             if client.service.log.clients_dropped:
-                assert (await receive())["type"] == "http.request"
                 assert (await receive())["type"] == "http.disconnect"
                 ended.set()
 
