@@ -7,15 +7,13 @@ and a dozen events of its own, which cost more than the application's work does.
 from __future__ import annotations
 
 import logging
-from email.utils import formatdate
-from functools import lru_cache
 from time import time
 from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import unquote
 
 import trio
 
-from edgegc.api import bounds, problem
+from edgegc.api import bounds, dates, problem
 from edgegc.api.access import request_id_of
 
 if TYPE_CHECKING:
@@ -186,7 +184,7 @@ class Exchange:
                     continue
             lines.append(b"%b: %b" % (name.strip(), value.strip()))
         lines.append(b"x-request-id: " + self._request_id.encode())
-        lines.append(_date(int(time())))
+        lines.append(dates.line(int(time())))
         if self._owed is None and status not in BODILESS:
             if self._head.minor == "0":
                 # Only the end of the connection tells where the answer ends.
@@ -258,8 +256,3 @@ class Exchange:
             }
         )
         await self._send({"type": "http.response.body", "body": made.body, "more_body": False})
-
-
-@lru_cache(maxsize=1)
-def _date(second: int) -> bytes:
-    return b"date: " + formatdate(second, usegmt=True).encode()
