@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from edgegc.api.service import Held, Lane, Service
 
 SLACK_S: Final = 1.0
-"""How much sooner that may end, so that a busy client's deadline is not moved at each request."""
+"""How much sooner a rest may end than it should, so that a busy client's deadline is not moved at each request."""
 
 
 class Connection:

@@ -40,6 +40,26 @@ _DISCONNECT: Final[ASGIReceiveEvent] = {"type": "http.disconnect"}
 class Exchange:
     """A request of which the head was read, and its answer. ``run`` it once."""
 
+    __slots__ = (
+        "_began",
+        "_bodiless",
+        "_chunked",
+        "_expects",
+        "_head",
+        "_keeps",
+        "_link",
+        "_over",
+        "_owed",
+        "_receiving",
+        "_request_id",
+        "_scope",
+        "_service",
+        "_started",
+        "_told",
+        "_unread",
+        "_unsent",
+    )
+
     def __init__(
         self,
         service: Service,

@@ -120,8 +120,8 @@ class Link:
                     deadline = trio.current_time() + bounds.SEND_S
                 with trio.CancelScope(deadline=deadline, shield=True) as self._sending:
                     await trio.lowlevel.wait_writable(self._socket)
-                if self._sending.cancelled_caught:
-                    self._log.clients_dropped += not self.lost
+                if self._sending.cancelled_caught and not self.lost:
+                    self._log.clients_dropped += 1
                     self.lost = True
                 self._sending = None
             except OSError:
@@ -152,8 +152,9 @@ class Link:
             socket.socket.shutdown(self._socket, socket.SHUT_WR)
             while True:
                 await trio.lowlevel.wait_readable(self._socket)
-                if not socket.socket.recv(self._socket, RECEIVE_BYTES):
-                    return
+                with suppress(BlockingIOError):
+                    if not socket.socket.recv(self._socket, RECEIVE_BYTES):
+                        return
 
     def close(self) -> None:
         """Close the socket, whoever still waits on it."""
