@@ -59,10 +59,14 @@ _ODD_HEADERS = st.sampled_from(
 )
 _METHODS = st.sampled_from([b"GET", b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"])
 _ODD_METHODS = st.sampled_from([b"get", b"CONNECT", b"TRACE", b"BREW", b"G\xc9T", b"", b"PRI", b"X" * 40])
-_TARGETS = st.sampled_from([b"/", b"/a", b"/a?b=c&d", b"/%41%2f?%", b"//x", b"/plain", b"/stream", b"/nothing"])
+_TARGETS = st.sampled_from(
+    [b"/", b"/a", b"/a?b=c&d", b"/%41%2f?%", b"//x", b"/plain", b"/stream", b"/nothing"]
+)
 _ODD_TARGETS = st.sampled_from([b"*", b"http://y/", b"a", b"/a b", b"/\xe9", b"/#", b"/\x7f", b"", b"?a"])
 _VERSIONS = st.just(b"HTTP/1.1")
-_ODD_VERSIONS = st.sampled_from([b"HTTP/1.0", b"HTTP/2.0", b"HTTP/1.2", b"http/1.1", b"HTTP/1.1 ", b"HTTP/01.1", b""])
+_ODD_VERSIONS = st.sampled_from(
+    [b"HTTP/1.0", b"HTTP/2.0", b"HTTP/1.2", b"http/1.1", b"HTTP/1.1 ", b"HTTP/01.1", b""]
+)
 _ODD_ENDS = st.sampled_from([b"\n", b"\r\r\n", b" \r\n", b"\x00\r\n"])
 _BODIES = st.binary(max_size=30).map(lambda content: content.replace(b"HTTP", b"http"))
 
@@ -74,7 +78,9 @@ def requests(draw: st.DrawFn, *, odd: bool) -> bytes:
     def one(usual: st.SearchStrategy[bytes], unusual: st.SearchStrategy[bytes]) -> bytes:
         return draw(unusual if odd and draw(st.integers(0, 9)) == 0 else usual)
 
-    line = b" ".join((one(_METHODS, _ODD_METHODS), one(_TARGETS, _ODD_TARGETS), one(_VERSIONS, _ODD_VERSIONS)))
+    line = b" ".join(
+        (one(_METHODS, _ODD_METHODS), one(_TARGETS, _ODD_TARGETS), one(_VERSIONS, _ODD_VERSIONS))
+    )
     lines = [line, *([] if odd and draw(st.integers(0, 19)) == 0 else [b"Host: x"])]
     lines += [one(_HEADERS, _ODD_HEADERS) for _ in range(draw(st.integers(0, 4)))]
     body = draw(_BODIES)

@@ -31,7 +31,17 @@ SLACK_S: Final = 1.0
 class Connection:
     """One accepted connection. ``run`` serves it to its end; ``stop`` and ``abort`` may be called from other tasks."""
 
-    __slots__ = ("_addresses", "_admin", "_general", "_idle", "_lane", "_link", "_service", "_tls", "_waiting")
+    __slots__ = (
+        "_addresses",
+        "_admin",
+        "_general",
+        "_idle",
+        "_lane",
+        "_link",
+        "_service",
+        "_tls",
+        "_waiting",
+    )
 
     def __init__(
         self, service: Service, accepted: socket.socket, *, tls: ssl.SSLContext | None, admin: bool
@@ -90,9 +100,7 @@ class Connection:
             if isinstance(head, Unfit):
                 await self._hand_over()
                 return
-            exchange = Exchange(
-                self._service, self._link, head, addresses=self._addresses, admin=self._admin
-            )
+            exchange = Exchange(self._service, self._link, head, addresses=self._addresses, admin=self._admin)
             if not await exchange.run():
                 return
             self._idle = True

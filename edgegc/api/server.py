@@ -171,9 +171,7 @@ class Server:
                 else:
                     accepted.close()
                 return
-        connection = Connection(
-            self._service, accepted, tls=listener.tls, admin=listener.kind == "admin"
-        )
+        connection = Connection(self._service, accepted, tls=listener.tls, admin=listener.kind == "admin")
         self._connections.add(connection)
         self._log.connections_total += 1
         self._log.connections_open = len(self._connections)

@@ -90,7 +90,9 @@ async def test_each_request_goes_to_the_first_that_takes_it_and_what_is_odd_stay
         await client.say(LANE + ODD + PLAIN)
         assert paths(await client.heard()) == ["lane", "odd", "plain"]
         await client.say(LANE)
-        assert b"HTTP/1.1 400 " in await client.heard(), "a request without a host, for whoever is not the lane"
+        assert b"HTTP/1.1 400 " in await client.heard(), (
+            "a request without a host, for whoever is not the lane"
+        )
         assert client.closed
 
 
@@ -142,7 +144,9 @@ async def test_what_is_sent_behind_a_held_poll_is_not_buffered_without_end() -> 
     lane = FakeLane()
     async with connected(app, lane=lane) as client:
         await client.say(HELD)
-        assert await client.pour(PLAIN * 100_000) < 1024 * 1024, "what the socket's buffers hold, and one part"
+        assert await client.pour(PLAIN * 100_000) < 1024 * 1024, (
+            "what the socket's buffers hold, and one part"
+        )
 
 
 async def test_a_held_poll_outlives_the_rest_between_requests_and_an_idle_client_does_not(
@@ -211,9 +215,7 @@ async def test_all_of_it_over_tls_as_well(tmp_path: Path, version: ssl.TLSVersio
         await send({"type": "http.response.body", "body": body, "more_body": False})
 
     async with connected(mirror, lane=lane, tls=tls.context(identity)) as client:
-        stream = trio.SSLStream(
-            client.stream(), trusting, server_hostname="localhost", https_compatible=True
-        )
+        stream = trio.SSLStream(client.stream(), trusting, server_hostname="localhost", https_compatible=True)
         await stream.send_all(LANE + PLAIN + HELD)
         heard = b""
         while paths(heard) != ["lane", "plain"]:

@@ -194,7 +194,8 @@ async def test_the_application_is_told_when_the_client_leaves_and_when_all_was_s
 
             async def listen() -> None:
                 for _ in range(2):
-                    told.append((await receive())["type"])
+                    message = await receive()
+                    told.append(message["type"])
 
             nursery.start_soon(listen)
             if scope["path"] == "/":
