@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import trio
 from hypothesis import assume, given, settings
+from trio.testing import wait_all_tasks_blocked
 
 from edgegc.api import bounds, plain
 from tests.heads import streams
@@ -199,11 +200,12 @@ async def test_the_application_is_told_when_the_client_leaves_and_when_all_was_s
 
             nursery.start_soon(listen)
             if scope["path"] == "/":
-                await trio.lowlevel.checkpoint()
+                await wait_all_tasks_blocked()
                 await saying(start(content_length="0"), {})(scope, receive, send)
 
     async with connected(app) as client:
         await client.say(GET)
+        assert (await client.heard()).startswith(b"HTTP/1.1 200")
         assert told == ["http.request", "http.disconnect"]
         await client.say(GET.replace(b"/ ", b"/hold "))
         assert told[2:] == ["http.request"]
