@@ -83,7 +83,6 @@ def sample_node(number: int = 5, **changes: Any) -> Node:
         "enrolment_key_id": None,
         "enrolled_at": None,
         "token_used_at": None,
-        "last_seen_at": None,
         "applied_version": None,
         "reported_state": None,
         "error": None,

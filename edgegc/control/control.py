@@ -38,7 +38,7 @@ from edgegc.model.event import (
     TokenDeleted,
 )
 from edgegc.model.series import Series
-from edgegc.store import api_tokens, backups, bundles, clusters, nodes
+from edgegc.store import api_tokens, backups, bundles, clusters, last_seen, nodes
 
 if TYPE_CHECKING:
     import sqlite3
@@ -171,7 +171,7 @@ async def open_control(
     await control.write(system_caller(), lambda write: bundles.drop_incomplete(write.connection))
     for event in await database.read(_roll_rows):
         control.roll.apply(event)
-    control.fleet.load(await database.read(nodes.all_reports))
+    control.fleet.load(await database.read(nodes.all_reports), await database.read(last_seen.all_))
     database.on_commit = control.follow
     return control
 

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 FLUSH_S = 10
 
 LAST_SEEN_FLUSH_S = 900
-"""A flush of a thousand times is up to 66 KB of log: four of them an hour are nothing, one a second wears a card out."""
+"""A flush of a thousand times is 66 KB of log: four of them an hour are nothing, one a second wears a card out."""
 
 LAST_FLUSH_WITHIN_S = 5
 """What a shutdown waits for the last flush at most."""

@@ -75,7 +75,6 @@ def add(write: Write, cluster: Cluster, wanted: Wanted, *, node_id: str, token_d
         enrolment_key_id=wanted.enrolment_key_id,
         enrolled_at=wanted.enrolled_at,
         token_used_at=None,
-        last_seen_at=None,
         applied_version=None,
         reported_state=None,
         error=None,

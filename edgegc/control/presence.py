@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from edgegc.store import nodes
+from edgegc.store import last_seen, nodes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    import sqlite3
+    from collections.abc import Callable, Iterable, Mapping
 
     from edgegc.clock import Clock
     from edgegc.control.roll import Roll
@@ -71,11 +72,11 @@ class Fleet:
         self.malformed_reports = 0
         """Reports in headers that were ignored since the start."""
 
-    def load(self, reports: Iterable[nodes.SelfReport]) -> None:
-        """Take what was flushed before the start."""
+    def load(self, reports: Iterable[nodes.SelfReport], last_seen: Mapping[str, int]) -> None:
+        """Take what was flushed before the start; ``last_seen`` in Unix seconds by node id."""
         for report in reports:
             presence = self._presences[report.node_id] = Presence()
-            presence.last_seen_at = report.last_seen_at
+            presence.last_seen_at = last_seen.get(report.node_id)
             presence.applied_version = report.applied_version
             presence.reported_state = report.reported_state
             presence.error = report.error
@@ -189,27 +190,36 @@ class Fleet:
 
     async def flush(self, *, last_seen: bool) -> None:
         """Write what changed; with ``last_seen`` also when nodes were heard of. Unavailable: it stays to be written."""
-        waiting = self._changed | self._seen if last_seen else set(self._changed)
-        while waiting:
-            batch = [waiting.pop() for _ in range(min(FLUSH_BATCH, len(waiting)))]
-            reports = [self._report(node_id) for node_id in batch if node_id in self._presences]
-            self._changed.difference_update(batch)
-            self._seen.difference_update(batch)
+        await self._flush(self._changed, self._reporting)
+        if last_seen:
+            await self._flush(self._seen, self._dating)
+
+    async def _flush(
+        self, waiting: set[str], job_of: Callable[[list[str]], Callable[[sqlite3.Connection], None]]
+    ) -> None:
+        """Write what waits, a batch a job. In order, so that the rows of a page are written together, and it once."""
+        ordered = sorted(waiting)
+        for begin in range(0, len(ordered), FLUSH_BATCH):
+            waiting.difference_update(ordered[begin : begin + FLUSH_BATCH])
+            batch = [each for each in ordered[begin : begin + FLUSH_BATCH] if each in self._presences]
             try:
-                await self._database.write(
-                    lambda connection, reports=reports: nodes.write_reports(connection, reports)  # type: ignore[misc]
-                )
+                await self._database.write(job_of(batch))
             except BaseException:
-                self._changed.update(
-                    report.node_id for report in reports if report.node_id in self._presences
-                )
+                waiting.update(each for each in batch if each in self._presences)
                 raise
+
+    def _reporting(self, node_ids: list[str]) -> Callable[[sqlite3.Connection], None]:
+        reports = [self._report(node_id) for node_id in node_ids]
+        return lambda connection: nodes.write_reports(connection, reports)
+
+    def _dating(self, node_ids: list[str]) -> Callable[[sqlite3.Connection], None]:
+        seen = [(each, at) for each in node_ids if (at := self._presences[each].last_seen_at) is not None]
+        return lambda connection: last_seen.write(connection, seen)
 
     def _report(self, node_id: str) -> nodes.SelfReport:
         presence = self._presences[node_id]
         return nodes.SelfReport(
             node_id=node_id,
-            last_seen_at=presence.last_seen_at,
             applied_version=presence.applied_version,
             reported_state=presence.reported_state,
             error=presence.error,

@@ -64,7 +64,6 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     enrolment_key_id: str | None
     enrolled_at: int | None
     token_used_at: int | None
-    last_seen_at: int | None
     applied_version: int | None
     reported_state: ReportedState | None
     error: str | None

@@ -33,6 +33,7 @@ from edgegc.store import (
     bundles,
     certificates,
     clusters,
+    last_seen,
     meta,
     node_pages,
     nodes,
@@ -77,7 +78,7 @@ DOWNLOAD_PIECE_BYTES: Final = 262_144
 KEPT_BUNDLES: Final = 10
 """As the server keeps them unless it is told otherwise."""
 FLUSHED_AT_ONCE: Final = 500
-"""Self-reports of nodes per write, as they are flushed."""
+"""Nodes per write, as they are flushed."""
 
 CLOCK: Final = "clock_trusted_since"
 TOLERATED_LAG_S: Final = 3600
@@ -161,7 +162,6 @@ class Rig:
             enrolment_key_id=None,
             enrolled_at=None,
             token_used_at=None,
-            last_seen_at=None,
             applied_version=None,
             reported_state=None,
             error=None,
@@ -251,20 +251,19 @@ class Rig:
         return lambda: self.database.write(lambda connection: nodes.write_reports(connection, [report]))
 
     def flush(self, _size: int) -> Ready:
-        """Write what all nodes say of themselves, as it is flushed four times an hour."""
-        reports = [self._report(node_id) for node_id in self.nodes]
+        """Write when all nodes were last heard of, as it is flushed four times an hour."""
+        seen = [(node_id, int(time.time()) + self.random.randrange(60)) for node_id in sorted(self.nodes)]
 
         async def run() -> None:
-            for begin in range(0, len(reports), FLUSHED_AT_ONCE):
-                batch = reports[begin : begin + FLUSHED_AT_ONCE]
-                await self.database.write(partial(nodes.write_reports, reports=batch))
+            for begin in range(0, len(seen), FLUSHED_AT_ONCE):
+                batch = seen[begin : begin + FLUSHED_AT_ONCE]
+                await self.database.write(partial(last_seen.write, seen=batch))
 
         return run
 
     def _report(self, node_id: str) -> nodes.SelfReport:
         return nodes.SelfReport(
             node_id=node_id,
-            last_seen_at=int(time.time()) + self.random.randrange(60),
             applied_version=1,
             reported_state="ok",
             error=None,

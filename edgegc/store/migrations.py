@@ -100,11 +100,25 @@ def _find_what_to_forget(connection: sqlite3.Connection) -> None:
     )
 
 
+def _narrow_last_seen(connection: sqlite3.Connection) -> None:
+    for statement in (
+        "CREATE TABLE last_seen ("
+        " node_id TEXT PRIMARY KEY REFERENCES nodes (id) ON DELETE CASCADE,"
+        " at INTEGER NOT NULL"
+        ") STRICT, WITHOUT ROWID",
+        "INSERT INTO last_seen SELECT id, last_seen_at FROM nodes WHERE last_seen_at IS NOT NULL",
+        "DROP INDEX nodes_last_seen",
+        "ALTER TABLE nodes DROP COLUMN last_seen_at",
+    ):
+        connection.execute(statement)
+
+
 MIGRATIONS: tuple[Migration, ...] = (
     Migration("authorities and signers know their versions", _note_rotation),
     Migration("uploaded bundles", _uploaded_bundles),
     Migration("answers to repeated requests are kept", _keep_answers),
     Migration("expired enrolment keys and old refusals are forgotten", _find_what_to_forget),
+    Migration("when nodes were last heard of is kept apart", _narrow_last_seen),
 )
 
 

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 _OWN = (
     "id, cluster_id, name, role, overlay_ip, mtu, groups, listen_port, is_lighthouse, is_relay, public_addresses,"
-    " own_version, enrolment_key_id, enrolled_at, token_used_at, last_seen_at, applied_version, reported_state,"
-    " error, nebula_version, created_at, updated_at"
+    " own_version, enrolment_key_id, enrolled_at, token_used_at, applied_version, reported_state, error,"
+    " nebula_version, created_at, updated_at"
 )
 _OWN_COUNT = _OWN.count(",") + 1
 _CHANGEABLE = (
@@ -42,10 +42,9 @@ _ENTRY = (
 
 
 class SelfReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What a node says of itself, as flushed from memory. ``last_seen_at`` in Unix seconds."""
+    """What a node says of itself, as flushed from memory."""
 
     node_id: str
-    last_seen_at: int | None
     applied_version: int | None
     reported_state: ReportedState | None
     error: str | None
@@ -238,16 +237,15 @@ def all_roll_entries(connection: sqlite3.Connection) -> list[NodeChanged]:
 def all_reports(connection: sqlite3.Connection) -> list[SelfReport]:
     """Return what every node last said of itself, as far as it was flushed."""
     rows = connection.execute(
-        "SELECT id, last_seen_at, applied_version, reported_state, error, nebula_version FROM nodes"
+        "SELECT id, applied_version, reported_state, error, nebula_version FROM nodes"
     )
     return [
         SelfReport(
             node_id=row[0],
-            last_seen_at=row[1],
-            applied_version=row[2],
-            reported_state=row[3],
-            error=row[4],
-            nebula_version=row[5],
+            applied_version=row[1],
+            reported_state=row[2],
+            error=row[3],
+            nebula_version=row[4],
         )
         for row in rows
     ]
@@ -256,11 +254,9 @@ def all_reports(connection: sqlite3.Connection) -> list[SelfReport]:
 def write_reports(connection: sqlite3.Connection, reports: Iterable[SelfReport]) -> None:
     """Flush what nodes said of themselves; nodes that are gone are passed over."""
     connection.executemany(
-        "UPDATE nodes SET last_seen_at = ?, applied_version = ?, reported_state = ?, error = ?, nebula_version = ?"
-        " WHERE id = ?",
+        "UPDATE nodes SET applied_version = ?, reported_state = ?, error = ?, nebula_version = ? WHERE id = ?",
         [
             (
-                report.last_seen_at,
                 report.applied_version,
                 report.reported_state,
                 report.error,
@@ -307,13 +303,12 @@ def _node(row: tuple[Any, ...]) -> Node:
         enrolment_key_id=row[12],
         enrolled_at=row[13],
         token_used_at=row[14],
-        last_seen_at=row[15],
-        applied_version=row[16],
-        reported_state=row[17],
-        error=row[18],
-        nebula_version=row[19],
-        created_at=row[20],
-        updated_at=row[21],
+        applied_version=row[15],
+        reported_state=row[16],
+        error=row[17],
+        nebula_version=row[18],
+        created_at=row[19],
+        updated_at=row[20],
         routes=in_order(from_text(row[_OWN_COUNT])),
         certificate=None if certificate[0] is None else certificates.from_row(certificate),
     )

@@ -108,8 +108,7 @@ CREATE TABLE nodes (
     own_version_at    INTEGER,
     enrolment_key_id  TEXT REFERENCES enrolment_keys (id) ON DELETE SET NULL,
     enrolled_at       INTEGER,
-    -- What the node says of itself, flushed from memory now and then.
-    last_seen_at      INTEGER,
+    -- What the node says of itself, flushed from memory where it has changed.
     applied_version   INTEGER,
     reported_state    TEXT CHECK (reported_state IN ('ok', 'applying', 'failed')),
     error             TEXT,
@@ -122,9 +121,15 @@ CREATE TABLE nodes (
     UNIQUE (cluster_id, overlay_ip)
 ) STRICT;
 CREATE INDEX nodes_created ON nodes (cluster_id, created_at, id);
-CREATE INDEX nodes_last_seen ON nodes (cluster_id, last_seen_at, id);
 CREATE INDEX nodes_topology ON nodes (cluster_id) WHERE is_lighthouse = 1 OR is_relay = 1;
 CREATE INDEX nodes_enrolment_key ON nodes (enrolment_key_id) WHERE enrolment_key_id IS NOT NULL;
+
+-- When nodes were last heard of, flushed from memory now and then: of nearly all nodes each time, so in rows as narrow as
+-- can be.
+CREATE TABLE last_seen (
+    node_id  TEXT PRIMARY KEY REFERENCES nodes (id) ON DELETE CASCADE,
+    at       INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE routes (
     cluster_id  TEXT NOT NULL REFERENCES clusters (id) ON DELETE CASCADE,

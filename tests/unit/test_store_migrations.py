@@ -87,6 +87,32 @@ def test_creating_and_migrating_end_in_the_same_schema() -> None:
     migrated.close()
 
 
+def filled(connection: sqlite3.Connection, table: str, **values: object) -> None:
+    """Add a row, with something in each column that must have a value and is given none."""
+    stands_for = {"TEXT": "x", "INTEGER": 1, "BLOB": bytes(32)}
+    for _, name, kind, required, default, key in connection.execute(f"PRAGMA table_info ({table})"):
+        if (required or key) and default is None:
+            values.setdefault(name, stands_for[kind])
+    connection.execute(
+        f"INSERT INTO {table} ({', '.join(values)}) VALUES ({', '.join('?' * len(values))})", [*values.values()]
+    )
+
+
+def test_what_the_first_version_knew_of_nodes_is_there_after_all_migrations() -> None:
+    connection = memory()
+    bring_up_to_date(connection, Plan(FIRST_SCHEMA.read_text(), ()), backups=None)
+    filled(connection, "tenants")
+    filled(connection, "clusters", tenant_id="x", mode="managed")
+    for node_id, seen_at in (("a", 7), ("b", None)):
+        filled(
+            connection, "nodes", id=node_id, cluster_id="x", name=node_id, role="member", last_seen_at=seen_at
+        )
+    bring_up_to_date(connection, released_plan(), backups=None)
+    assert connection.execute("SELECT id FROM nodes ORDER BY id").fetchall() == [("a",), ("b",)]
+    assert connection.execute("SELECT * FROM last_seen").fetchall() == [("a", 7)]
+    connection.close()
+
+
 def test_the_comparison_sees_a_difference() -> None:
     one, other = memory(), memory()
     one.execute("CREATE TABLE t (a TEXT, b TEXT)")
