@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import bisect
 import logging
+import math
 import re
 import secrets
 from itertools import accumulate
@@ -27,6 +28,9 @@ BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0
 """Upper bounds of the duration histogram, in seconds."""
 SAMPLE_S: Final = 1.0
 """Of requests alike in method, route and status at most one line per this many seconds is written; it counts the others."""
+STEADY_S: Final = 60.0
+"""While such requests go on and are well answered, the pause doubles with each line, up to this; a silence as long ends it.
+A line a second for all polls of a fleet is a megabyte an hour on somebody's flash."""
 CLIENT_LEFT: Final = 499
 """What is counted where the client left before it had its answer; the number is nginx's."""
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -45,14 +49,28 @@ def request_id_of(header: bytes | None) -> str:
 class Tally:
     """Requests alike in method, route and status: how many, how long in all, and the histogram of durations."""
 
-    __slots__ = ("buckets", "count", "logged_at", "seconds", "unlogged")
+    __slots__ = ("asked_at", "buckets", "count", "logged_at", "pause_s", "seconds", "unlogged")
 
     def __init__(self) -> None:
         self.count = 0
         self.seconds = 0.0
         self.buckets = [0] * (len(BUCKETS_S) + 1)
-        self.logged_at = float("-inf")
+        self.asked_at = self.logged_at = -math.inf
+        self.pause_s = SAMPLE_S
         self.unlogged = 0
+
+    def is_due(self, now: float) -> bool:
+        """Whether a request of now is to be logged, or only counted."""
+        if now - self.asked_at >= STEADY_S:
+            self.pause_s = SAMPLE_S
+        self.asked_at = now
+        return now - self.logged_at >= self.pause_s
+
+    def logged(self, now: float, *, steady: bool) -> int:
+        """Note that a request of now is logged; return how many since the last one that was were not."""
+        unlogged, self.unlogged, self.logged_at = self.unlogged, 0, now
+        self.pause_s = min(2 * self.pause_s, STEADY_S) if steady else SAMPLE_S
+        return unlogged
 
     def cumulative(self) -> Iterator[int]:
         """Yield per bound of :data:`BUCKETS_S`, and for infinity, how many took at most that long."""
@@ -101,8 +119,8 @@ class AccessLog:
         source: str,
         quiet: bool = False,
     ) -> None:
-        """Count a request, and log it if none like it was logged in the last second. ``quiet``: it was held on purpose,
-        so how long it took says nothing of the server.
+        """Count a request, and log it if none like it was logged just before. ``quiet``: it was held on purpose, so how
+        long it took says nothing of the server.
         """
         if method not in METHODS:
             method = "OTHER"
@@ -117,11 +135,11 @@ class AccessLog:
         if not logger.isEnabledFor(level):
             return
         now = trio.current_time()
-        if now - tally.logged_at < SAMPLE_S:
+        if not tally.is_due(now):
             tally.unlogged += 1
             return
-        more = f" (and {tally.unlogged} alike before it)" if tally.unlogged else ""
-        tally.logged_at, tally.unlogged = now, 0
+        unlogged = tally.logged(now, steady=status < 400)
+        more = f" (and {unlogged} alike before it)" if unlogged else ""
         # The message is the kind of request, so that a sampler of messages downstream tells kinds apart too.
         logger.log(
             level,
