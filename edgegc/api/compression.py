@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import zlib
 from typing import TYPE_CHECKING, Final
@@ -13,6 +14,8 @@ FROM_BYTES: Final = 1024
 """What is shorter fits one packet anyhow."""
 LEVEL: Final = 1
 """A page of 500 nodes shrinks to a tenth at any level; on a small box the higher ones take ten times as long."""
+KEPT: Final = 8
+"""Answers to GETs that are kept compressed: what is asked for all the time is the same bytes each time."""
 GZIP_WINDOW: Final = 31
 """What zlib calls a gzip header around the widest window."""
 _JSON: Final = frozenset({"application/json", "application/problem+json"})
@@ -32,14 +35,23 @@ async def compress(request: Request, response: Response) -> Response:
     if not accepts_gzip(request.headers.getlist("accept-encoding")):
         return response
     content = await response.get_data(as_text=False)
-    compressor = zlib.compressobj(LEVEL, zlib.DEFLATED, GZIP_WINDOW)
-    response.set_data(compressor.compress(content) + compressor.flush())
+    # Other answers may hold a token, which is not to stay in memory, and are never the same twice.
+    response.set_data(_kept(content) if request.method == "GET" else _compressed(content))
     response.headers["content-encoding"] = "gzip"
     etag = response.headers.get("etag")
     if etag is not None and not etag.startswith("W/"):
         # A strong tag promises the same bytes.
         response.headers["etag"] = f"W/{etag}"
     return response
+
+
+def _compressed(content: bytes) -> bytes:
+    compressor = zlib.compressobj(LEVEL, zlib.DEFLATED, GZIP_WINDOW)
+    return compressor.compress(content) + compressor.flush()
+
+
+# Bytes that are the same object are found by their address: their hash is kept with them.
+_kept: Final = functools.lru_cache(maxsize=KEPT)(_compressed)
 
 
 def accepts_gzip(headers: list[str]) -> bool:
