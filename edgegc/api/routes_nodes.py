@@ -11,7 +11,7 @@ from msgspec import Meta
 from edgegc.api import auth, codec
 from edgegc.api.operation import declare
 from edgegc.api.queries import ClusterQuery
-from edgegc.control import node_batches, nodes, rollout
+from edgegc.control import node_answers, node_batches, nodes, rollout
 from edgegc.control.node_lists import MAX_CURSOR_CHARACTERS, MAX_PAGE, MAX_PAGE_SIZE
 from edgegc.model import message
 from edgegc.model.node import Role, State
@@ -85,13 +85,13 @@ def add(app: Application) -> None:
         caller = await app.caller()
         asked = app.query(NodesQuery)
         query = msgspec.convert(asked, message.NodeQuery, from_attributes=True)
-        return codec.reply(await nodes.list_(control, caller, asked.cluster_id, query))
+        return codec.raw(await node_answers.page(control, caller, asked.cluster_id, query))
 
     @app.get("/api/v1/nodes/<node_id>")
     @describe("Show a node", who="cluster reader", gives={200: message.NodeView})
     async def get_node(node_id: str) -> Response:
         caller = await app.caller()
-        return codec.reply(await nodes.get(control, caller, node_id))
+        return codec.raw(await node_answers.node(control, caller, node_id))
 
     @app.patch("/api/v1/nodes/<node_id>")
     @describe(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
+from edgegc.control.answer_cache import Answers
 from edgegc.control.body_cache import Bodies
 from edgegc.control.bundle_cache import Bundles
 from edgegc.control.bus import Bus
@@ -81,6 +82,7 @@ class Control:
         self.fleet = Fleet(database, self.roll, clock=clock)
         self.token_uses = TokenUses(database)
         self.failures = Failures(database, clock=clock)
+        self.answers = Answers(self.fleet)
         self.topologies = Topologies(database, self.roll)
         self.bundles = Bundles(database, self.roll, vault=vault, servers=servers)
         self.bodies = Bodies(database)

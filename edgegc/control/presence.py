@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from typing import TYPE_CHECKING
 
 import trio
@@ -28,10 +29,14 @@ FLUSH_BATCH = 500
 
 
 class Presence:
-    """What is known of one node in memory. ``heard_at`` on trio's clock, None since the start; times else wall."""
+    """What is known of one node in memory. ``heard_at`` on trio's clock, None since the start; times else wall.
+
+    ``changes`` counts how often anything was noted that others are shown.
+    """
 
     __slots__ = (
         "applied_version",
+        "changes",
         "cpu_percent",
         "error",
         "heard_at",
@@ -44,6 +49,7 @@ class Presence:
     )
 
     def __init__(self) -> None:
+        self.changes = 0
         self.last_seen_at: int | None = None
         self.heard_at: float | None = None
         self.held = 0
@@ -95,13 +101,16 @@ class Fleet:
     def seen(self, node_id: str) -> None:
         """Note that a node was heard of now."""
         presence = self._known(node_id)
+        presence.changes += 1
         presence.heard_at = trio.current_time()
         presence.last_seen_at = self._clock.now()
         self._seen.add(node_id)
 
     def hold(self, node_id: str) -> None:
         """Note that a version check of a node is held."""
-        self._known(node_id).held += 1
+        presence = self._known(node_id)
+        presence.changes += 1
+        presence.held += 1
 
     def release(self, node_id: str) -> None:
         """Note that a held version check of a node ended: until now it was there."""
@@ -114,6 +123,7 @@ class Fleet:
         """Note which nebula a node runs."""
         presence = self._known(node_id)
         if presence.nebula_version != nebula_version:
+            presence.changes += 1
             presence.nebula_version = nebula_version
             self._changed.add(node_id)
 
@@ -157,6 +167,7 @@ class Fleet:
             error = None
         now = (presence.applied_version, presence.reported_state, presence.error)
         if now != (applied, state, error):
+            presence.changes += 1
             presence.applied_version, presence.reported_state = applied, state
             presence.error = error
             self._changed.add(node_id)
@@ -179,6 +190,20 @@ class Fleet:
         if (presence.applied_version or 0) != self._roll.effective(node_id):
             return "behind"
         return "online"
+
+    def said(self, node_ids: Iterable[str]) -> int:
+        """Return a number that rises with whatever is noted of any of some nodes, and is shown."""
+        known = self._presences
+        return sum(known[each].changes for each in node_ids if each in known)
+
+    def steady_until(self, node_ids: Iterable[str]) -> float:
+        """Return until when, on trio's clock, no state of some nodes changes by time alone: then the first is offline."""
+        now = trio.current_time()
+        known = (self.presence(each) for each in node_ids)
+        offline_at = (
+            each.heard_at + OFFLINE_AFTER_S for each in known if not each.held and each.heard_at is not None
+        )
+        return min((at for at in offline_at if at >= now), default=math.inf)
 
     def last_seen(self, cluster_id: str) -> dict[str, int]:
         """Return when each node of a cluster was last heard of, without those that never were."""
