@@ -220,9 +220,9 @@ def _renew_one(write: Write, certificate: Certificate) -> None:
     cluster = clusters.get(write.connection, certificate.cluster_id)
     active = authorities.active_authority(write.connection, certificate.cluster_id)
     if cluster is None or active is None:
-        raise AssertionError(f"certificate {certificate.id} belongs to no managed cluster")
+        raise AssertionError(f"certificate {certificate.fingerprint} belongs to no managed cluster")
     if not signing.worth_renewing(certificate, cluster, active[0], now=write.now):
-        certificates.no_renewal(write.connection, certificate.id)
+        certificates.no_renewal(write.connection, certificate.fingerprint)
         return
     if certificate.node_id is None:
         version = bump_lighthouse(write, cluster.id)
@@ -231,7 +231,7 @@ def _renew_one(write: Write, certificate: Certificate) -> None:
     else:
         node = nodes.get(write.connection, certificate.node_id)
         if node is None:
-            raise AssertionError(f"certificate {certificate.id} belongs to no node")
+            raise AssertionError(f"certificate {certificate.fingerprint} belongs to no node")
         node_changes.renew(write, cluster, node)
     write.audit("certificate.renew", certificate.node_id or cluster.id)
 

@@ -202,11 +202,10 @@ def _certify(
         # A change that was undone within the second: the same certificate again, which may be blocklisted by now.
         not_after -= 1
     certificate = Certificate(
-        id=new_id(),
+        fingerprint=fingerprint,
         cluster_id=cluster.id,
         node_id=node_id,
         authority_id=authority.id,
-        fingerprint=fingerprint,
         public_key=public_key,
         overlay_ip=str(address),
         pem=signed.pem(),

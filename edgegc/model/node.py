@@ -24,11 +24,10 @@ class Certificate(msgspec.Struct, frozen=True, kw_only=True):
     due to be signed again, None when it is not.
     """
 
-    id: str
+    fingerprint: str
     cluster_id: str
     node_id: str | None
     authority_id: str
-    fingerprint: str
     public_key: bytes
     overlay_ip: str
     pem: str

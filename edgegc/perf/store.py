@@ -128,11 +128,10 @@ class Rig:
         node_id = self.new_id()
         body = base64.encodebytes(self.random.randbytes(CERTIFICATE_BYTES)).decode()
         certificate = Certificate(
-            id=self.new_id(),
+            fingerprint=self.random.randbytes(32).hex(),
             cluster_id=self.managed,
             node_id=node_id,
             authority_id=self.authority,
-            fingerprint=self.random.randbytes(32).hex(),
             public_key=self.random.randbytes(32),
             overlay_ip="0.0.0.0",
             pem=f"-----BEGIN NEBULA CERTIFICATE-----\n{body}-----END NEBULA CERTIFICATE-----\n",

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     import sqlite3
 
 COLUMNS = (
-    "id, cluster_id, node_id, authority_id, fingerprint, public_key, overlay_ip, pem, state, issued_at,"
-    " not_before, not_after, renew_at, blocklist_at, superseded_in"
+    "fingerprint, cluster_id, node_id, authority_id, public_key, overlay_ip, pem, state, issued_at, not_before,"
+    " not_after, renew_at, blocklist_at, superseded_in"
 )
 
 _CAN_BE_SIGNED = (
@@ -59,8 +59,8 @@ def supersede(
     what it may. Without, it is left to expire.
     """
     connection.execute(
-        "UPDATE certificates SET state = 'superseded', renew_at = NULL, superseded_in = ? WHERE id = ?",
-        (superseded_in, certificate.id),
+        "UPDATE certificates SET state = 'superseded', renew_at = NULL, superseded_in = ? WHERE fingerprint = ?",
+        (superseded_in, certificate.fingerprint),
     )
     if blocklist_at is not None:
         connection.execute(
@@ -70,9 +70,9 @@ def supersede(
         )
 
 
-def no_renewal(connection: sqlite3.Connection, certificate_id: str) -> None:
+def no_renewal(connection: sqlite3.Connection, fingerprint: str) -> None:
     """Note that a certificate can't usefully be renewed."""
-    connection.execute("UPDATE certificates SET renew_at = NULL WHERE id = ?", (certificate_id,))
+    connection.execute("UPDATE certificates SET renew_at = NULL WHERE fingerprint = ?", (fingerprint,))
 
 
 def postpone_renewals(connection: sqlite3.Connection, cluster_id: str, *, until: int) -> None:
@@ -140,8 +140,8 @@ def blocklist_due(connection: sqlite3.Connection, now: int) -> tuple[Certificate
 def revoke(connection: sqlite3.Connection, certificate: Certificate, *, now: int) -> bool:
     """Put a certificate on its cluster's blocklist; False when it is expired or there already."""
     connection.execute(
-        "UPDATE certificates SET state = 'revoked', renew_at = NULL, blocklist_at = NULL WHERE id = ?",
-        (certificate.id,),
+        "UPDATE certificates SET state = 'revoked', renew_at = NULL, blocklist_at = NULL WHERE fingerprint = ?",
+        (certificate.fingerprint,),
     )
     if certificate.not_after < now:
         return False
@@ -187,7 +187,7 @@ def held_until(
 def forget_expired(connection: sqlite3.Connection, *, now: int, limit: int) -> int:
     """Delete replaced certificates that have expired, at most ``limit``; return how many."""
     return connection.execute(
-        "DELETE FROM certificates WHERE id IN (SELECT id FROM certificates"
+        "DELETE FROM certificates WHERE fingerprint IN (SELECT fingerprint FROM certificates"
         " WHERE state != 'current' AND not_after < ? LIMIT ?)",
         (now, limit),
     ).rowcount
@@ -209,19 +209,18 @@ def unlist_expired(connection: sqlite3.Connection, cluster_id: str, *, now: int)
 def from_row(row: tuple[Any, ...]) -> Certificate:
     """Return the certificate of a row with :data:`COLUMNS`."""
     return Certificate(
-        id=row[0],
+        fingerprint=row[0],
         cluster_id=row[1],
         node_id=row[2],
         authority_id=row[3],
-        fingerprint=row[4],
-        public_key=row[5],
-        overlay_ip=dotted(row[6]),
-        pem=row[7],
-        state=row[8],
-        issued_at=row[9],
-        not_before=row[10],
-        not_after=row[11],
-        renew_at=row[12],
-        blocklist_at=row[13],
-        superseded_in=row[14],
+        public_key=row[4],
+        overlay_ip=dotted(row[5]),
+        pem=row[6],
+        state=row[7],
+        issued_at=row[8],
+        not_before=row[9],
+        not_after=row[10],
+        renew_at=row[11],
+        blocklist_at=row[12],
+        superseded_in=row[13],
     )

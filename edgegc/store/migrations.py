@@ -113,12 +113,54 @@ def _narrow_last_seen(connection: sqlite3.Connection) -> None:
         connection.execute(statement)
 
 
+def _name_certificates_by_fingerprint(connection: sqlite3.Connection) -> None:
+    columns = (
+        "fingerprint, cluster_id, node_id, authority_id, public_key, overlay_ip, pem, state, issued_at, not_before,"
+        " not_after, renew_at, blocklist_at, superseded_in"
+    )
+    for statement in (
+        "CREATE TABLE new_certificates ("
+        " fingerprint TEXT PRIMARY KEY,"
+        " cluster_id TEXT NOT NULL,"
+        " node_id TEXT REFERENCES nodes (id) ON DELETE CASCADE,"
+        " authority_id TEXT NOT NULL REFERENCES authorities (id) ON DELETE CASCADE,"
+        " public_key BLOB NOT NULL CHECK (length(public_key) = 32),"
+        " overlay_ip INTEGER NOT NULL,"
+        " pem TEXT NOT NULL,"
+        " state TEXT NOT NULL CHECK (state IN ('current', 'superseded', 'revoked')),"
+        " issued_at INTEGER NOT NULL,"
+        " not_before INTEGER NOT NULL,"
+        " not_after INTEGER NOT NULL,"
+        " renew_at INTEGER,"
+        " blocklist_at INTEGER,"
+        " superseded_in INTEGER"
+        ") STRICT",
+        f"INSERT INTO new_certificates ({columns}) SELECT {columns} FROM certificates ORDER BY rowid",
+        "DROP TABLE certificates",
+        "ALTER TABLE new_certificates RENAME TO certificates",
+        "CREATE UNIQUE INDEX certificates_node ON certificates"
+        " (node_id, CASE state WHEN 'current' THEN '' ELSE fingerprint END)",
+        "CREATE UNIQUE INDEX certificates_current_box ON certificates (cluster_id)"
+        " WHERE state = 'current' AND node_id IS NULL",
+        "CREATE INDEX certificates_authority ON certificates (authority_id)",
+        "CREATE INDEX certificates_renewal_due ON certificates (renew_at)"
+        " WHERE state = 'current' AND renew_at IS NOT NULL",
+        "CREATE INDEX certificates_blocklist_due ON certificates (blocklist_at)"
+        " WHERE state = 'superseded' AND blocklist_at IS NOT NULL",
+        "CREATE INDEX certificates_expired ON certificates (not_after) WHERE state != 'current'",
+        "CREATE INDEX certificates_held_address ON certificates (cluster_id, overlay_ip)"
+        " WHERE state = 'superseded' AND blocklist_at IS NOT NULL",
+    ):
+        connection.execute(statement)
+
+
 MIGRATIONS: tuple[Migration, ...] = (
     Migration("authorities and signers know their versions", _note_rotation),
     Migration("uploaded bundles", _uploaded_bundles),
     Migration("answers to repeated requests are kept", _keep_answers),
     Migration("expired enrolment keys and old refusals are forgotten", _find_what_to_forget),
     Migration("when nodes were last heard of is kept apart", _narrow_last_seen),
+    Migration("certificates are known by their fingerprints", _name_certificates_by_fingerprint),
 )
 
 

@@ -36,7 +36,7 @@ _SELECT = (
 _ENTRY = (
     "SELECT n.id, n.cluster_id, n.role, n.token_digest, n.own_version,"
     # Nodes of an uploaded cluster have no address; whether there is a bundle its wide version says.
-    " c.id IS NOT NULL OR n.overlay_ip IS NULL, n.token_used_at IS NOT NULL"
+    " c.fingerprint IS NOT NULL OR n.overlay_ip IS NULL, n.token_used_at IS NOT NULL"
     " FROM nodes n LEFT JOIN certificates c ON c.node_id = n.id AND c.state = 'current'"
 )
 
@@ -180,7 +180,7 @@ def delete(connection: sqlite3.Connection, node: Node) -> None:
 def certified(connection: sqlite3.Connection, cluster_id: str, *, after: str, limit: int) -> tuple[Node, ...]:
     """Return the nodes with a certificate whose names come after ``after``, by name, at most ``limit``."""
     rows = connection.execute(
-        f"{_SELECT} WHERE n.cluster_id = ? AND n.name > ? AND c.id IS NOT NULL ORDER BY n.name LIMIT ?",
+        f"{_SELECT} WHERE n.cluster_id = ? AND n.name > ? AND c.fingerprint IS NOT NULL ORDER BY n.name LIMIT ?",
         (cluster_id, after, limit),
     )
     return tuple(_node(row) for row in rows)

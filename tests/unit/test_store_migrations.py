@@ -94,22 +94,52 @@ def filled(connection: sqlite3.Connection, table: str, **values: object) -> None
         if (required or key) and default is None:
             values.setdefault(name, stands_for[kind])
     connection.execute(
-        f"INSERT INTO {table} ({', '.join(values)}) VALUES ({', '.join('?' * len(values))})", [*values.values()]
+        f"INSERT INTO {table} ({', '.join(values)}) VALUES ({', '.join('?' * len(values))})",
+        [*values.values()],
     )
 
 
-def test_what_the_first_version_knew_of_nodes_is_there_after_all_migrations() -> None:
+def test_what_the_first_version_knew_of_nodes_and_certificates_is_there_after_all_migrations() -> None:
     connection = memory()
     bring_up_to_date(connection, Plan(FIRST_SCHEMA.read_text(), ()), backups=None)
     filled(connection, "tenants")
     filled(connection, "clusters", tenant_id="x", mode="managed")
-    for node_id, seen_at in (("a", 7), ("b", None)):
+    filled(connection, "authorities", cluster_id="x", phase="active")
+    for node_id, last_seen_at in (("a", 7), ("b", None)):
         filled(
-            connection, "nodes", id=node_id, cluster_id="x", name=node_id, role="member", last_seen_at=seen_at
+            connection,
+            "nodes",
+            id=node_id,
+            cluster_id="x",
+            name=node_id,
+            role="member",
+            last_seen_at=last_seen_at,
         )
+        for state in ("current", "superseded", "superseded"):
+            number = connection.execute("SELECT count(*) FROM certificates").fetchone()[0]
+            filled(
+                connection,
+                "certificates",
+                id=str(number),
+                node_id=node_id,
+                fingerprint=f"f{number}",
+                state=state,
+                renew_at=number,
+            )
     bring_up_to_date(connection, released_plan(), backups=None)
-    assert connection.execute("SELECT id FROM nodes ORDER BY id").fetchall() == [("a",), ("b",)]
     assert connection.execute("SELECT * FROM last_seen").fetchall() == [("a", 7)]
+    assert connection.execute(
+        "SELECT node_id, fingerprint, state, renew_at FROM certificates ORDER BY fingerprint"
+    ).fetchall() == [
+        ("a", "f0", "current", 0),
+        ("a", "f1", "superseded", 1),
+        ("a", "f2", "superseded", 2),
+        ("b", "f3", "current", 3),
+        ("b", "f4", "superseded", 4),
+        ("b", "f5", "superseded", 5),
+    ]
+    with pytest.raises(sqlite3.IntegrityError):
+        connection.execute("UPDATE certificates SET state = 'current' WHERE fingerprint = 'f1'")
     connection.close()
 
 
