@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv4Network
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from edgegc.control import addresses
 from edgegc.errors import Conflict
-from edgegc.store import certificates, clusters, nodes
+from edgegc.store import certificates, clusters, columns, nodes
 
 if TYPE_CHECKING:
     from edgegc.control.write import Write
     from edgegc.model.cluster import Cluster
 
 
-def allocate(write: Write, cluster: Cluster) -> str:
+class Given(NamedTuple):
+    """An address, and its offset in the network, which is to be kept: from there the search goes on."""
+
+    address: str
+    cursor: int
+
+
+def allocate(write: Write, cluster: Cluster) -> Given:
     """Return the next free address after the one given out last, around to the start: reuse comes as late as possible.
 
     Conflict when there is none.
     """
-    network = IPv4Network(cluster.network_cidr)
+    network = addresses.stored_network(cluster.network_cidr)
     base = int(network.network_address)
     first, last = base + addresses.LIGHTHOUSE_OFFSET + 1, int(network.broadcast_address) - 1
     if cluster.node_count <= last - first:
@@ -27,14 +33,13 @@ def allocate(write: Write, cluster: Cluster) -> str:
         for low, high in ((start, last), (first, min(start - 1, last))):
             address = _free(write, cluster.id, low, high)
             if address is not None:
-                clusters.set_address_cursor(write.connection, cluster.id, address - base)
-                return str(IPv4Address(address))
+                return Given(columns.dotted(address), address - base)
     raise Conflict(f"no free address in {cluster.network_cidr}")
 
 
 def claim(write: Write, cluster: Cluster, text: str, *, node_id: str | None = None) -> str:
     """Return the address that was asked for, by a node that exists or a new one. Invalid when it can't be a node's, Conflict when it is taken."""
-    address = addresses.overlay_address(text, IPv4Network(cluster.network_cidr))
+    address = addresses.overlay_address(text, addresses.stored_network(cluster.network_cidr))
     owner = nodes.owner_of_address(write.connection, cluster.id, int(address))
     if owner is not None:
         raise Conflict(f"overlay_ip: {address} is the address of the node {owner!r}")

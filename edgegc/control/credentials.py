@@ -8,7 +8,6 @@ from __future__ import annotations
 import hmac
 import re
 import secrets
-import uuid
 from typing import TYPE_CHECKING, NamedTuple
 
 from edgegc.errors import Unauthorized, Unavailable
@@ -36,7 +35,7 @@ class Parts(NamedTuple):
 
 def mint(prefix: str, record_id: str) -> str:
     """Return a new token for a record."""
-    return f"{prefix}_{uuid.UUID(record_id).hex}_{secrets.token_urlsafe(SECRET_BYTES)}"
+    return f"{prefix}_{record_id.replace('-', '')}_{secrets.token_urlsafe(SECRET_BYTES)}"
 
 
 def parse(token: str) -> Parts:

@@ -103,6 +103,7 @@ def _read(requests: Sequence[NodeCreate]) -> list[_Item]:
 def _add(
     write: Write, cluster: Cluster, items: Sequence[_Item], digests: Sequence[bytes]
 ) -> list[tuple[Node, bytes | None]]:
+    version = node_creation.first_version(write, cluster, [item.wanted for item in items])
     added: dict[int, tuple[Node, bytes | None]] = {}
     wrong: list[tuple[int, Error]] = []
     # Addresses that are asked for come first, or one that is given out could be another item's wish.
@@ -113,7 +114,12 @@ def _add(
         present = msgspec.structs.replace(cluster, node_count=cluster.node_count + len(added))
         try:
             node = node_creation.add(
-                write, present, item.wanted, node_id=item.node_id, token_digest=digests[index]
+                write,
+                present,
+                item.wanted,
+                node_id=item.node_id,
+                token_digest=digests[index],
+                version=version,
             )
         except (Invalid, Conflict) as error:
             wrong.append((index, error))

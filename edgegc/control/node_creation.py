@@ -13,7 +13,7 @@ from edgegc.model.node import Node, Role
 from edgegc.store import nodes
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from edgegc.control.write import Write
     from edgegc.model.cluster import Cluster
@@ -36,14 +36,26 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
 
 def create(write: Write, cluster: Cluster, wanted: Wanted, *, node_id: str, token_digest: bytes) -> Node:
     """Make a node with its certificate: :func:`add`, then :func:`certify`."""
-    node = add(write, cluster, wanted, node_id=node_id, token_digest=token_digest)
+    version = first_version(write, cluster, [wanted])
+    node = add(write, cluster, wanted, node_id=node_id, token_digest=token_digest, version=version)
     (made,) = certify(write, cluster, [(node, wanted.public_key)])
     return made
 
 
-def add(write: Write, cluster: Cluster, wanted: Wanted, *, node_id: str, token_digest: bytes) -> Node:
+def first_version(write: Write, cluster: Cluster, wanted: Iterable[Wanted]) -> int:
+    """Return the version in which new nodes get their certificates, one for all of them. Where none of them has a public
+    key, and in an uploaded cluster, nobody's version moves: 0.
+    """
+    if cluster.mode == "uploaded" or all(each.public_key is None for each in wanted):
+        return 0
+    return bump_nodes(write, cluster.id, ())
+
+
+def add(
+    write: Write, cluster: Cluster, wanted: Wanted, *, node_id: str, token_digest: bytes, version: int
+) -> Node:
     """Make a node that has no certificate yet. Conflict: name or address taken, no free address. Invalid: an address that
-    can't be a node's.
+    can't be a node's. ``version`` is what :func:`first_version` gave to all that are made together.
 
     In an uploaded cluster it gets no address, and will get no certificate: Conflict where one is asked for.
     """
@@ -51,11 +63,12 @@ def add(write: Write, cluster: Cluster, wanted: Wanted, *, node_id: str, token_d
         raise Conflict(f"a node named {wanted.name!r} already exists")
     check_groups(wanted.groups)
     overlay_ip: str | None
+    cursor: int | None = None
     if cluster.mode == "uploaded":
         _check_uploaded(cluster, wanted)
         overlay_ip = None
     elif wanted.overlay_ip is None:
-        overlay_ip = allocation.allocate(write, cluster)
+        overlay_ip, cursor = allocation.allocate(write, cluster)
     else:
         overlay_ip = allocation.claim(write, cluster, wanted.overlay_ip)
     node = Node(
@@ -71,7 +84,7 @@ def add(write: Write, cluster: Cluster, wanted: Wanted, *, node_id: str, token_d
         is_relay=False,
         public_addresses=(),
         routes=(),
-        own_version=0,
+        own_version=0 if wanted.public_key is None else version,
         enrolment_key_id=wanted.enrolment_key_id,
         enrolled_at=wanted.enrolled_at,
         token_used_at=None,
@@ -83,7 +96,7 @@ def add(write: Write, cluster: Cluster, wanted: Wanted, *, node_id: str, token_d
         created_at=write.now,
         updated_at=write.now,
     )
-    nodes.insert(write.connection, node, token_digest=token_digest)
+    nodes.insert(write.connection, node, token_digest=token_digest, address_cursor=cursor)
     write.changed_node(node.id)
     if cluster.mode == "uploaded" and wanted.public_key is not None:
         nodes.set_enrolled_key(write.connection, node.id, wanted.public_key)
@@ -91,21 +104,16 @@ def add(write: Write, cluster: Cluster, wanted: Wanted, *, node_id: str, token_d
 
 
 def certify(write: Write, cluster: Cluster, added: Sequence[tuple[Node, bytes | None]]) -> list[Node]:
-    """Give new nodes their certificates, and all of them one version; without a public key, or in
-    an uploaded cluster, nobody's version moves.
+    """Give new nodes that have a public key their certificates; none in an uploaded cluster.
 
     Returns all nodes as they are then. Unavailable while the clock is not to be trusted.
     """
-    keyed = [node.id for node, public_key in added if public_key is not None]
-    if not keyed or cluster.mode == "uploaded":
+    if cluster.mode == "uploaded":
         return [node for node, _ in added]
-    version = bump_nodes(write, cluster.id, keyed)
     return [
         node
         if public_key is None
-        else msgspec.structs.replace(
-            node, certificate=signing.certify_node(write, cluster, node, public_key), own_version=version
-        )
+        else msgspec.structs.replace(node, certificate=signing.certify_node(write, cluster, node, public_key))
         for node, public_key in added
     ]
 

@@ -5,7 +5,6 @@ Knows no rule of versions: every change goes through ``node_changes``. Lists are
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -98,7 +97,9 @@ async def update(control: Control, caller: Caller, node_id: str, request: NodeUp
             node_creation.check_groups(wanted["groups"])
         if "overlay_ip" in wanted:
             modes.managed_only(cluster, "overlay_ip")
-            asked = addresses.overlay_address(wanted["overlay_ip"], IPv4Network(cluster.network_cidr))
+            asked = addresses.overlay_address(
+                wanted["overlay_ip"], addresses.stored_network(cluster.network_cidr)
+            )
             wanted["overlay_ip"] = str(asked)
             if str(asked) != node.overlay_ip:
                 allocation.claim(write, cluster, str(asked), node_id=node.id)
@@ -150,7 +151,7 @@ async def set_lighthouse(control: Control, caller: Caller, node_id: str, request
     def edit(write: Write, cluster: Cluster, node: Node) -> Node:
         modes.managed_only(cluster, "lighthouse")
         public_addresses = addresses.public_addresses(
-            request.public_addresses, IPv4Network(cluster.network_cidr), field="public_addresses"
+            request.public_addresses, addresses.stored_network(cluster.network_cidr), field="public_addresses"
         )
         if public_addresses != node.public_addresses:
             announcements.check_public_addresses(

@@ -11,7 +11,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import TYPE_CHECKING, NamedTuple
 
 from edgegc.control import wallclock
-from edgegc.control.addresses import LIGHTHOUSE_OFFSET
+from edgegc.control.addresses import LIGHTHOUSE_OFFSET, stored_network
 from edgegc.control.write import new_id
 from edgegc.model.cluster import Authority, Signer
 from edgegc.model.node import Certificate
@@ -148,7 +148,7 @@ def certify_box(write: Write, cluster: Cluster) -> Certificate:
         cluster,
         node_id=None,
         name=BOX_NAME,
-        address=IPv4Network(cluster.network_cidr)[LIGHTHOUSE_OFFSET],
+        address=stored_network(cluster.network_cidr)[LIGHTHOUSE_OFFSET],
         subnets=(),
         groups=(),
         public_key=public,
@@ -189,7 +189,7 @@ def _certify(
             ca=ca,
             ca_private=ca_private,
             name=name,
-            overlay=IPv4Interface((address, IPv4Network(cluster.network_cidr).prefixlen)),
+            overlay=IPv4Interface((address, stored_network(cluster.network_cidr).prefixlen)),
             subnets=[IPv4Network(subnet) for subnet in subnets],
             groups=groups,
             not_before=not_before,

@@ -5,8 +5,7 @@ from __future__ import annotations
 import base64
 from typing import TYPE_CHECKING
 
-import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from edgegc.control.presence import Presence
 from edgegc.model.cluster import rotation_phase
@@ -21,7 +20,7 @@ from edgegc.model.message import (
     rfc3339,
 )
 from edgegc.model.version import effective_version
-from edgegc.store import authorities, clusters, nodes
+from edgegc.store import authorities, clusters
 
 if TYPE_CHECKING:
     import sqlite3
@@ -34,6 +33,10 @@ if TYPE_CHECKING:
     from edgegc.model.credential import EnrolmentKey
     from edgegc.model.node import Node, State
     from edgegc.model.tenant import Tenant
+
+
+_NEW = Presence()
+"""Of a node that nobody has heard of yet."""
 
 
 def tenant_view(tenant: Tenant) -> TenantView:
@@ -88,28 +91,37 @@ def new_node_views(
     in an uploaded cluster, with the signers that the machine has to know.
     """
     wide_version = clusters.wide_version(connection, cluster.id) or 0
-    entries = {
-        entry.node_id: entry for entry in nodes.roll_entries(connection, [node.id for node, _ in made])
-    }
     uploaded = cluster.mode == "uploaded"
     signers = signer_texts(authorities.signers(connection, cluster.id)) if uploaded else UNSET
     views = []
     for node, token in made:
-        entry = entries[node.id]
         view = _node_view(
             node,
-            Presence(),
+            _NEW,
             network_cidr=cluster.network_cidr,
             version=effective_version(
-                own_version=entry.own_version, wide_version=wide_version, has_bundle=entry.has_bundle
+                own_version=node.own_version,
+                wide_version=wide_version,
+                has_bundle=uploaded or node.certificate is not None,
             ),
             state="offline",
+            node_token=token,
+            signers=signers,
         )
-        views.append(msgspec.structs.replace(view, node_token=token, signers=signers))
+        views.append(view)
     return tuple(views)
 
 
-def _node_view(node: Node, presence: Presence, *, network_cidr: str, version: int, state: State) -> NodeView:
+def _node_view(
+    node: Node,
+    presence: Presence,
+    *,
+    network_cidr: str,
+    version: int,
+    state: State,
+    node_token: str | UnsetType = UNSET,
+    signers: tuple[str, ...] | UnsetType = UNSET,
+) -> NodeView:
     return NodeView(
         id=node.id,
         name=node.name,
@@ -136,6 +148,8 @@ def _node_view(node: Node, presence: Presence, *, network_cidr: str, version: in
         ),
         created_at=rfc3339(node.created_at),
         updated_at=rfc3339(node.updated_at),
+        node_token=node_token,
+        signers=signers,
     )
 
 

@@ -182,6 +182,7 @@ class Rig:
         """Do in a write what making nodes does."""
         cluster = _cluster(connection, self.managed)
         base = int(NETWORK.network_address)
+        version = clusters.next_version(connection, cluster.id)
         made = []
         for each in new:
             if nodes.name_taken(connection, cluster.id, each.node.name):
@@ -193,17 +194,16 @@ class Rig:
             if address is None:
                 raise errors.Conflict(f"no free address in {NETWORK}")
             certificates.held_until(connection, cluster.id, address)
-            clusters.set_address_cursor(connection, cluster.id, address - base)
-            node = msgspec.structs.replace(each.node, overlay_ip=str(IPv4Address(address)))
-            nodes.insert(connection, node, token_digest=each.token_digest)
+            node = msgspec.structs.replace(
+                each.node, overlay_ip=str(IPv4Address(address)), own_version=version
+            )
+            nodes.insert(connection, node, token_digest=each.token_digest, address_cursor=address - base)
             made.append(node)
-        version = clusters.next_version(connection, cluster.id)
         # Whether the clock may be trusted, and who signs.
         meta.get(connection, CLOCK)
         audit.newest_at(connection, above=made[0].created_at + TOLERATED_LAG_S)
         authorities.active_authority(connection, cluster.id)
         for node, each in zip(made, new, strict=True):
-            nodes.set_own_version(connection, node.id, version, at=node.created_at)
             certificates.fingerprint_known(connection, cluster.id, each.certificate.fingerprint)
             certificates.insert(
                 connection, msgspec.structs.replace(each.certificate, overlay_ip=str(node.overlay_ip))

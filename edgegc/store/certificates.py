@@ -17,6 +17,7 @@ COLUMNS = (
     " not_after, renew_at, blocklist_at, superseded_in"
 )
 
+_INSERT = f"INSERT INTO certificates ({COLUMNS}) VALUES ({named(COLUMNS)})"
 _CAN_BE_SIGNED = (
     "EXISTS (SELECT 1 FROM authorities a"
     " WHERE a.cluster_id = c.cluster_id AND a.phase = 'active' AND a.not_after > ?1)"
@@ -26,8 +27,7 @@ _CAN_BE_SIGNED = (
 def insert(connection: sqlite3.Connection, certificate: Certificate) -> None:
     """Add a certificate."""
     connection.execute(
-        f"INSERT INTO certificates ({COLUMNS}) VALUES ({named(COLUMNS)})",
-        msgspec.structs.asdict(certificate) | {"overlay_ip": to_number(certificate.overlay_ip)},
+        _INSERT, msgspec.structs.asdict(certificate) | {"overlay_ip": to_number(certificate.overlay_ip)}
     )
 
 

@@ -27,6 +27,11 @@ _OWN_COUNT = _OWN.count(",") + 1
 _CHANGEABLE = (
     "name, role, overlay_ip, mtu, groups, listen_port, is_lighthouse, is_relay, public_addresses, updated_at"
 )
+_INSERT = (
+    f"INSERT INTO nodes ({_OWN}, own_version_at, token_digest)"
+    f" VALUES ({named(_OWN)}, :own_version_at, :token_digest)"
+)
+_UPDATE = f"UPDATE nodes SET {assigned(_CHANGEABLE)} WHERE id = :id"
 _SELECT = (
     f"SELECT {', '.join('n.' + name for name in _OWN.split(', '))},"
     " (SELECT json_group_array(cidr) FROM routes WHERE node_id = n.id),"
@@ -60,13 +65,19 @@ class Membership(NamedTuple):
     certificate_pem: str
 
 
-def insert(connection: sqlite3.Connection, node: Node, *, token_digest: bytes) -> None:
-    """Add a node, without routes and certificate, and count it."""
+def insert(
+    connection: sqlite3.Connection, node: Node, *, token_digest: bytes, address_cursor: int | None = None
+) -> None:
+    """Add a node, without routes and certificate, and count it. A version that it has already is as old as it is.
+
+    ``address_cursor`` is where in the network the address is that it was given out, None where it asked for its address.
+    """
+    own_version_at = node.created_at if node.own_version else None
+    connection.execute(_INSERT, _row(node) | {"own_version_at": own_version_at, "token_digest": token_digest})
     connection.execute(
-        f"INSERT INTO nodes ({_OWN}, token_digest) VALUES ({named(_OWN)}, :token_digest)",
-        _row(node) | {"token_digest": token_digest},
+        "UPDATE clusters SET node_count = node_count + 1, address_cursor = COALESCE(?, address_cursor) WHERE id = ?",
+        (address_cursor, node.cluster_id),
     )
-    connection.execute("UPDATE clusters SET node_count = node_count + 1 WHERE id = ?", (node.cluster_id,))
 
 
 def get(connection: sqlite3.Connection, node_id: str) -> Node | None:
@@ -131,7 +142,7 @@ def first_free_address(
 
 def update(connection: sqlite3.Connection, node: Node) -> None:
     """Write everything of a node that its administrators can change."""
-    connection.execute(f"UPDATE nodes SET {assigned(_CHANGEABLE)} WHERE id = :id", _row(node))
+    connection.execute(_UPDATE, _row(node))
 
 
 def set_own_version(connection: sqlite3.Connection, node_id: str, version: int, *, at: int) -> None:
@@ -236,9 +247,7 @@ def all_roll_entries(connection: sqlite3.Connection) -> list[NodeChanged]:
 
 def all_reports(connection: sqlite3.Connection) -> list[SelfReport]:
     """Return what every node last said of itself, as far as it was flushed."""
-    rows = connection.execute(
-        "SELECT id, applied_version, reported_state, error, nebula_version FROM nodes"
-    )
+    rows = connection.execute("SELECT id, applied_version, reported_state, error, nebula_version FROM nodes")
     return [
         SelfReport(
             node_id=row[0],
