@@ -27,11 +27,33 @@ MASTER_KEY_FILE = "master.key"
 DATABASE_FILE = "edgegc.db"
 
 _KEY_BYTES = 32
+_BLOCK_BYTES = 64
+"""Of SHA-256."""
 _NONCE_BYTES = 12
 """Random nonces are safe for 2^32 boxes per purpose (NIST SP 800-38D, 8.3); a box seals a few thousand."""
 _FORMAT = b"\x01"
 """First byte of every box: ChaCha20-Poly1305 (fast and constant-time on boards without AES instructions), keys
 by HKDF-SHA256. Another value is how another algorithm would come in."""
+
+
+class Mac:
+    """HMAC-SHA256 (RFC 2104) with one key, whose two blocks are hashed once: every request of a node needs one, and a fifth
+    of the time of ``hmac.digest``, in which OpenSSL looks its algorithm up each time, is what remains.
+    """
+
+    def __init__(self, key: bytes) -> None:
+        block = key.ljust(_BLOCK_BYTES, b"\0")
+        if len(block) > _BLOCK_BYTES:
+            raise ValueError(f"a key has at most {_BLOCK_BYTES} bytes here")
+        self._inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in block))
+        self._outer = hashlib.sha256(bytes(byte ^ 0x5C for byte in block))
+
+    def digest(self, message: bytes) -> bytes:
+        """Return the code of a message."""
+        inner, outer = self._inner.copy(), self._outer.copy()
+        inner.update(message)
+        outer.update(inner.digest())
+        return outer.digest()
 
 
 class Vault:
@@ -41,7 +63,7 @@ class Vault:
         if len(master) != _KEY_BYTES:
             raise ValueError(f"a master key has {_KEY_BYTES} bytes")
         self._master = master
-        self._token_key = self._derive("token-digest")
+        self._token_mac = Mac(self._derive("token-digest"))
         self._ciphers: dict[str, ChaCha20Poly1305] = {}
 
     def seal(self, purpose: str, plaintext: bytes, *, context: str) -> bytes:
@@ -75,7 +97,7 @@ class Vault:
     def token_digest(self, token: str) -> bytes:
         """Return the HMAC-SHA256 that is stored instead of a token; compare with ``hmac.compare_digest``."""
         # surrogatepass: a header with stray bytes is a wrong token, not a crash.
-        return hmac.digest(self._token_key, token.encode("utf-8", "surrogatepass"), hashlib.sha256)
+        return self._token_mac.digest(token.encode("utf-8", "surrogatepass"))
 
     def fingerprint(self) -> str:
         """Return what tells this master key from another, and gives nothing of it away: it may be stored beside data."""

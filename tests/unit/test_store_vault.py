@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import stat
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgegc import errors
-from edgegc.store.vault import Vault, open_vault
+from edgegc.store.vault import Mac, Vault, open_vault
 
 VAULT = Vault(b"m" * 32)
 
@@ -96,6 +97,12 @@ def test_token_digests_depend_on_the_token_and_the_key() -> None:
     assert len({VAULT.token_digest("a"), VAULT.token_digest("b"), Vault(b"n" * 32).token_digest("a")}) == 3
     assert len(VAULT.token_digest("a")) == 32
     VAULT.token_digest("\udcff")
+
+
+@given(st.binary(max_size=64), st.binary(max_size=300))
+def test_a_code_is_hmac_sha256(key: bytes, message: bytes) -> None:
+    mac = Mac(key)
+    assert mac.digest(message) == mac.digest(message) == hmac.digest(key, message, "sha256")
 
 
 def test_derivation_is_the_same_in_every_release() -> None:
