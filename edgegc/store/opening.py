@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 
 BUSY_TIMEOUT_MS: Final = 2000
 """How long a write waits for another program (``sqlite3 edgegc.db``) that holds the write lock."""
-WRITER_CACHE_KIB: Final = 1024
+WRITER_CACHE_KIB: Final = 2048
 READER_CACHE_KIB: Final = 2048
-"""Page caches; the kernel caches the file beside them."""
+"""Page caches; the kernel caches the file beside them. The writer's holds what a batch of a thousand nodes changes: with
+half of it pages go to the log before the commit and come back, two reads for each node."""
 CACHED_STATEMENTS: Final = 256
 """Prepared statements kept per connection: more than all aggregates have."""
 ROOM_TO_OPEN_BYTES: Final = 262_144
