@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from edgegc.api.access import AccessLog
 
 RECEIVE_BYTES: Final = 65_536
+OFFERED_BYTES: Final = 262_144
+"""How much is offered to a socket at a time, of which it takes what it has room for. TLS takes all or nothing, so it is
+offered no more than is timed.
+"""
 RENEWAL_S: Final = 0.1
 """How often to try again where TLS must send before it can receive, which only a change of keys makes it do."""
 SNDBUF_USER_TIMEOUT_MS: Final = 30_000
@@ -109,11 +113,12 @@ class Link:
         No checkpoint where the kernel takes it at once.
         """
         view = memoryview(content)
+        offered = bounds.SEND_BYTES if self.tls else OFFERED_BYTES
         offset = due = 0
         deadline = 0.0
         while offset < len(view) and not self.lost:
             try:
-                offset += self._socket.send(view[offset : offset + bounds.SEND_BYTES])
+                offset += self._socket.send(view[offset : offset + offered])
             except (BlockingIOError, ssl.SSLWantWriteError):
                 if offset >= due:
                     due = offset + bounds.SEND_BYTES

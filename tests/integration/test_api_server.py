@@ -632,6 +632,7 @@ async def test_tls_serves_under_the_pin_and_a_silent_client_is_dropped(
             await server.ended.wait()
 
 
+@pytest.mark.alone
 @both_paths
 async def test_no_client_of_any_kind_delays_shutdown_beyond_the_grace(tmp_path: Path) -> None:
     app = App()
@@ -679,7 +680,7 @@ async def test_a_thousand_clients_that_come_at_once_are_all_served() -> None:
                 client.setblocking(False)
                 with suppress(BlockingIOError):
                     client.connect(("127.0.0.1", server.port))
-            with trio.fail_after(10):
+            with trio.fail_after(30):
                 for client in clients:
                     await trio.lowlevel.wait_writable(client)
                     client.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
