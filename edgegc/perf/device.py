@@ -6,16 +6,18 @@ near to it as the kernel allows, so that whoever limits us limits what runs in i
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import re
 import subprocess
 import time
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
+import psutil
 
 from edgegc.errors import Invalid, Unavailable
 from edgegc.perf import leftovers, result
@@ -36,6 +38,8 @@ UNLIMITED_BYTES: Final = 1 << 60
 EMPTY_S: Final = 5.0
 """How long a group may take to be empty after its processes were killed."""
 POLL_S: Final = 0.01
+MOVES: Final = 3
+"""Times that a group's processes are moved: what one of them started meanwhile is in the group that it was in itself."""
 JOIN: Final = (
     "groups=$1; shift; "
     'while [ "$groups" -gt 0 ]; do echo $$ > "$1/cgroup.procs" || exit 125; shift; groups=$((groups - 1)); done; '
@@ -352,46 +356,90 @@ def _group_v2(hierarchies: _Hierarchies, name: str) -> Iterator[Path]:
     hierarchy = hierarchies.v2
     if hierarchy is None:
         raise AssertionError("version 2 was chosen and is not mounted")
-    # A group that has processes of its own can't hand controllers down, and ours has us: its parents are next.
     reason = ""
     for parent in hierarchy.lineage:
-        try:
-            enabled = _hand_down(parent)
-        except OSError as error:
-            reason = f"{parent} hands no controllers down ({error.strerror})"
-            continue
-        try:
-            (parent / name).mkdir()
-        except OSError as error:
-            reason = f"no control group can be made in {parent} ({error.strerror})"
-            continue
-        try:
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(_handing_down(parent))
+                (parent / name).mkdir()
+            except OSError as error:
+                reason = f"no control group with limits can be made in {parent} ({error.strerror})"
+                continue
+            stack.callback(_remove, parent / name)
             yield parent / name
-        finally:
-            _remove(parent / name)
-            _take_back(parent, enabled)
-        return
+            return
     raise Unavailable(f"{reason}: {REMEDY}")
 
 
-def _hand_down(parent: Path) -> list[str]:
-    """Have a group control memory and CPU of the groups in it; return what was not handed down before. Raises OSError."""
+@contextmanager
+def _handing_down(parent: Path) -> Iterator[None]:
+    """Have a group control memory and CPU of the groups in it; afterwards it is as it was, unless others rely on that.
+
+    A group that has processes of its own may not do that, but for the root. Ours has us: where nobody else is in it, as
+    in a scope that was made for us, we step aside into a group below; else its parents are next. Raises OSError.
+    """
     handed = (parent / "cgroup.subtree_control").read_text(encoding="ascii").split()
+    available = (parent / "cgroup.controllers").read_text(encoding="ascii").split()
     missing = [name for name in CONTROLLERS if name not in handed]
-    if missing:
-        (parent / "cgroup.subtree_control").write_text(
-            " ".join(f"+{name}" for name in missing), encoding="ascii"
-        )
-    return missing
+    if lacking := [name for name in missing if name not in available]:
+        raise OSError(errno.ENOENT, f"it is given no control of {' and '.join(lacking)} itself")
+    aside: Path | None = None
+    try:
+        _switch(parent, "+", missing)
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        aside = _step_aside(parent)
+        try:
+            _switch(parent, "+", missing)
+        except OSError:
+            _step_back(parent, aside)
+            raise
+    try:
+        yield
+    finally:
+        # Where there are groups that were made meanwhile, somebody has begun to rely on it.
+        if missing and all(entry == aside for entry in parent.iterdir() if entry.is_dir()):
+            with suppress(OSError):
+                _switch(parent, "-", missing)
+                if aside is not None:
+                    _step_back(parent, aside)
 
 
-def _take_back(parent: Path, enabled: list[str]) -> None:
-    """Leave a group as it was found, where nobody else has begun to rely on it."""
-    if enabled and not any(entry.is_dir() for entry in parent.iterdir()):
-        with suppress(OSError):
-            (parent / "cgroup.subtree_control").write_text(
-                " ".join(f"-{name}" for name in enabled), encoding="ascii"
-            )
+def _switch(parent: Path, sign: Literal["+", "-"], controllers: Sequence[str]) -> None:
+    if controllers:
+        words = " ".join(f"{sign}{name}" for name in controllers)
+        (parent / "cgroup.subtree_control").write_text(words, encoding="ascii")
+
+
+def _step_aside(parent: Path) -> Path:
+    """Move the processes of a group into one below it. Raises OSError where one of them is not ours."""
+    ours = {os.getpid(), *(child.pid for child in psutil.Process().children(recursive=True))}
+    # A group that we stepped aside into is as deep as we go. One of another pid namespace shows as 0.
+    if leftovers.is_named(parent) or not ours.issuperset(_listed(parent)):
+        raise OSError(errno.EBUSY, "it has processes of its own")
+    aside = parent / leftovers.name("aside")
+    aside.mkdir(exist_ok=True)
+    try:
+        _move(parent, aside)
+    except OSError:
+        _step_back(parent, aside)
+        raise
+    return aside
+
+
+def _step_back(parent: Path, aside: Path) -> None:
+    with suppress(OSError):
+        _move(aside, parent)
+        aside.rmdir()
+
+
+def _move(source: Path, target: Path) -> None:
+    """Move all processes of a group. Raises OSError."""
+    for _ in range(MOVES):
+        for pid in _members(source):
+            with suppress(ProcessLookupError):
+                (target / "cgroup.procs").write_text(str(pid), encoding="ascii")
 
 
 def _limit_v2(group: Path, device: Device) -> None:
@@ -414,7 +462,7 @@ def _write(path: Path, value: int | str) -> None:
     try:
         path.write_text(f"{value}", encoding="ascii")
     except OSError as error:
-        # A group further up may have less than is asked for here.
+        # With v1 a group further up may have less than is asked for here; with v2 the least of all holds.
         raise Unavailable(
             f"the limit {value} can't be written to {path} ({error.strerror}), so this device can't be emulated"
         ) from error
@@ -438,12 +486,15 @@ def _remove(group: Path) -> None:
 
 
 def _members(group: Path) -> list[int]:
+    # One of another pid namespace shows as 0, and to kill 0 is to kill ourselves.
+    return [pid for pid in _listed(group) if pid > 0]
+
+
+def _listed(group: Path) -> list[int]:
     try:
-        text = (group / "cgroup.procs").read_text(encoding="ascii")
+        return [int(pid) for pid in (group / "cgroup.procs").read_text(encoding="ascii").split()]
     except OSError:
         return []
-    # One of another pid namespace shows as 0, and to kill 0 is to kill ourselves.
-    return [pid for pid in map(int, text.split()) if pid > 0]
 
 
 def _field(path: Path, name: str) -> int:

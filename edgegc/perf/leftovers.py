@@ -45,6 +45,11 @@ def name(detail: str) -> str:
     return f"{NAME}-{mark()}-{detail}"
 
 
+def is_named(path: Path) -> bool:
+    """Return whether a suite named a directory or group, this one or another."""
+    return _NAMED.fullmatch(path.name) is not None
+
+
 def is_abandoned(path: Path) -> bool:
     """Return whether the suite that named a directory or group runs no more."""
     found = _NAMED.fullmatch(path.name)

@@ -85,7 +85,8 @@ def _ours_s(also: Iterable[int]) -> float:
 
 
 def _throttled_s() -> float:
-    """Return what ``cpu.stat`` of our own control group says, v2 or v1."""
+    """Return what ``cpu.stat`` of our own control group and of those above it says, v2 or v1."""
+    throttled_s = 0.0
     for line in _lines(PROC / "self/cgroup"):
         _, controllers, path = line.split(":", 2)
         if not controllers:
@@ -94,12 +95,11 @@ def _throttled_s() -> float:
             folder = CGROUP / "cpu" / path.lstrip("/")
         else:
             continue
-        counters = dict(each.split(" ", 1) for each in _lines(folder / "cpu.stat"))
-        if "throttled_usec" in counters:
-            return int(counters["throttled_usec"]) / US_PER_S
-        if "throttled_time" in counters:
-            return int(counters["throttled_time"]) / NS_PER_S
-    return 0.0
+        for group in (each for each in (folder, *folder.parents) if each.is_relative_to(CGROUP)):
+            counters = dict(each.split(" ", 1) for each in _lines(group / "cpu.stat"))
+            throttled_s += int(counters.get("throttled_usec", 0)) / US_PER_S
+            throttled_s += int(counters.get("throttled_time", 0)) / NS_PER_S
+    return throttled_s
 
 
 def _hot() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -172,3 +173,82 @@ def test_an_interrupted_suite_leaves_nothing(short: Path, number: signal.Signals
     assert not process.is_alive(pid)
     assert list(short.iterdir()) == []
     assert not any(group.exists() for group in groups)
+
+
+IN_A_SCOPE = """
+import os, signal, subprocess, sys, time
+from pathlib import Path
+from edgegc.perf import device
+from edgegc.perf.device import Device, cage
+
+root = Path(sys.argv[1])
+subprocess.run(["mount", "-t", "cgroup2", "none", root], check=True)
+offered = (root / "cgroup.controllers").read_text().split()
+# Whichever the kernel has left for v2: none of these may be handed down where processes are.
+chosen = next((each for each in ("memory", "hugetlb", "io") if each in offered), None)
+if chosen is None:
+    print("lacking")
+    sys.exit()
+device.CONTROLLERS = (chosen,)
+device._limit_v2 = lambda *_: None
+control = root / "cgroup.subtree_control"
+given = chosen in control.read_text().split()
+control.write_text(f"+{chosen}")
+scope = root / f"scope-{os.getpid()}"
+scope.mkdir()
+(scope / "cgroup.procs").write_text(str(os.getpid()))
+
+def own():
+    (line,) = (each for each in open("/proc/self/cgroup") if each.startswith("0::"))
+    return root / line[3:].strip().lstrip("/")
+
+def inside(made):
+    (group,) = made.groups
+    said = subprocess.run(made.wrap(["cat", "/proc/self/cgroup"]), capture_output=True, text=True, check=True)
+    assert group.name in said.stdout
+    return group.parent
+
+try:
+    with cage(Device.parse("64M:10%")) as first:
+        assert inside(first) == scope
+        assert own().parent == scope
+        with cage(Device.parse("64M:10%")) as second:
+            assert inside(second) == scope
+    assert own() == scope
+    assert (scope / "cgroup.subtree_control").read_text().split() == []
+    assert [each for each in scope.iterdir() if each.is_dir()] == []
+    # Whose parent has ended is no process of ours.
+    starter = "sleep 100 >/dev/null 2>&1 & echo $!"
+    said = subprocess.run(["sh", "-c", starter], capture_output=True, text=True, check=True)
+    try:
+        with cage(Device.parse("64M:10%")) as third:
+            assert inside(third) == root
+        assert own() == scope
+    finally:
+        os.kill(int(said.stdout), signal.SIGKILL)
+finally:
+    (root / "cgroup.procs").write_text(str(os.getpid()))
+    until = time.monotonic() + 10
+    while (scope / "cgroup.procs").read_text() and time.monotonic() < until:
+        time.sleep(0.01)
+    scope.rmdir()
+    if not given:
+        control.write_text(f"-{chosen}")
+print("right")
+"""
+
+
+def test_in_a_scope_that_is_ours_alone_v2_groups_are_made_in_it_and_it_is_left_as_it_was(short: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("mounting needs root")
+    done = subprocess.run(
+        ["unshare", "--mount", sys.executable, "-c", IN_A_SCOPE, str(short)],
+        capture_output=True,
+        text=True,
+        timeout=SAFE_S,
+        check=False,
+        env=respawn.environ(),
+    )
+    if done.stdout == "lacking\n" or "mount:" in done.stderr or "unshare:" in done.stderr:
+        pytest.skip("no control groups v2 can be had here")
+    assert done.stdout == "right\n", done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import TYPE_CHECKING
 
@@ -170,6 +171,32 @@ def test_v2_goes_up_from_a_group_that_has_processes_of_its_own(machine: Machine)
         (group,) = caged.groups
         assert group.parent == machine.unified / "user.slice"
         emptied(group)
+
+
+def test_v2_leaves_a_group_alone_that_others_are_in_and_says_so(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine.v2()
+    (machine.unified / "cgroup.procs").write_text(f"1\n{os.getpid()}\n")
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+
+    monkeypatch.setattr(device, "_switch", refuse)
+    with (
+        pytest.raises(Unavailable, match=r"\(it has processes of its own\): run it as root"),
+        cage(BOARD, proc_self=machine.proc_self),
+    ):
+        pass
+    assert not any(entry.is_dir() for entry in machine.unified.iterdir())
+
+
+def test_v2_without_control_of_the_processor_in_our_own_group_goes_up(machine: Machine) -> None:
+    machine.v2(own="/user.slice")
+    (machine.unified / "user.slice/cgroup.controllers").write_text("memory pids")
+    with cage(BOARD, proc_self=machine.proc_self) as caged:
+        assert caged.groups[0].parent == machine.unified
+        emptied(*caged.groups)
 
 
 def test_without_control_groups_the_reason_is_plain(machine: Machine) -> None:

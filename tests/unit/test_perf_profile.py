@@ -83,6 +83,14 @@ def test_a_thread_is_shown_from_its_main_loop_on_and_a_task_from_its_beginning()
     assert list(found.trimmed().weights) == [(MAIN, RUN, HANDLE), (MAIN, RUN), (task, RUN)]
 
 
+def test_what_unpacks_a_pyz_is_not_shown_whatever_the_file_is_named() -> None:
+    for archive in ("/x/edgegc.pyz", "/opt/edgegc"):
+        entered = Frame(f"{archive}/__main__.py", "<module>", 3)
+        unpacks = Frame(f"{archive}/_bootstrap/__init__.py", "bootstrap", 200)
+        found = profile(a=((MAIN, entered, unpacks, RUN, HANDLE), 1.0))
+        assert list(found.trimmed().weights) == [(MAIN, RUN, HANDLE)]
+
+
 def test_a_wait_is_named_by_our_innermost_line_and_what_it_waits_in() -> None:
     task = Frame("", "task serve", 0)
     [(wait, weight)] = profile(a=((task, HANDLE, SEND), 2.0)).waits()

@@ -23,8 +23,11 @@ THREAD: Final = "thread "
 """What the names of threads begin with, and of tasks."""
 IMPORTING: Final = "<frozen importlib"
 TASK: Final = "task "
+BOOTSTRAP: Final = f"{os.sep}_bootstrap{os.sep}"
+"""In a ``.pyz``, whatever that file is named: what unpacks it."""
 OUTER: Final = (
     "<",
+    "__main__.py",
     "_bootstrap/",
     "runpy.py",
     "contextlib.py",
@@ -139,6 +142,8 @@ def short(file: str) -> str:
         return file.rpartition(INSTALLED)[2]
     if file.startswith(STANDARD):
         return file.removeprefix(STANDARD)
+    if BOOTSTRAP in file:
+        return BOOTSTRAP.lstrip(os.sep) + file.rpartition(BOOTSTRAP)[2]
     if OURS in file:
         return OURS.strip(os.sep) + os.sep + file.partition(OURS)[2]
     return file if file.startswith("<") else os.path.basename(file)
