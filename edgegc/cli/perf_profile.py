@@ -130,14 +130,14 @@ def profile(
 def _write(prefix: Path, options: Options, cases: Sequence[Profiled]) -> list[Path]:
     from edgegc.perf.profiler import flame
 
-    shown = {each.case: each.profile for each in cases if each.profile.weights}
+    shown = {each.name: each.profile for each in cases if each.profile.weights}
     if not shown:
         raise errors.Unavailable(
             f"{options.scenario.name} ran, and no sample of it was taken: nothing of edgegc's own worked in its measured time"
         )
     title = f"{options.scenario.name}: {_WHAT[options.kind]}"
     subtitle = "; ".join(
-        f"{each.case or 'all'}: {flame.amount(each.profile.total, each.profile.unit)}" for each in cases
+        f"{each.name or 'all'}: {flame.amount(each.profile.total, each.profile.unit)}" for each in cases
     )
     drawn = prefix.with_name(f"{prefix.name}.svg")
     drawn.write_text(flame.svg(shown, title=title, subtitle=subtitle), encoding="utf-8")
@@ -191,7 +191,8 @@ def _show(
 
 def _show_case(common: Common, options: Options, found: Profiled, top: int) -> None:
     name = f"{options.scenario.name}[{found.case}]" if found.case else options.scenario.name
-    click.echo(f"{name}: {_summary(options.kind, found)}")
+    whose = f"{name}, {found.process}" if found.process else name
+    click.echo(f"{whose}: {_summary(options.kind, found)}")
     if not found.profile.weights:
         return
     click.echo()
@@ -338,6 +339,7 @@ def _document(found: Profiled, top: int) -> dict[str, object]:
 
     return {
         "case": found.case,
+        "process": found.process or None,
         "unit": found.profile.unit,
         "total": found.profile.total,
         "grown": found.grown.total if found.grown else None,

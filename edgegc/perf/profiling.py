@@ -20,7 +20,6 @@ from edgegc.perf import cpus, filesystem, process, respawn
 from edgegc.perf.bench import Bench, Laboratory
 from edgegc.perf.profiler import recording, sampler, tools
 from edgegc.perf.profiler.profile import Profile, named
-from edgegc.perf.profiler.recording import Frame
 from edgegc.perf.run import lacks
 
 if TYPE_CHECKING:
@@ -57,9 +56,11 @@ class Options:
 
 @dataclass(kw_only=True)
 class Profiled:
-    """What was found out about one case."""
+    """What was found out about one case, or about processes of one kind in it."""
 
     case: str
+    process: str = ""
+    """``edgegc agent``, where there are several kinds of processes, or not those that are watched: they don't add up."""
     profile: Profile
     duration_s: float
     requests: int
@@ -72,6 +73,11 @@ class Profiled:
     cost: float | None = None
     """Of the sampler's: a share of the CPU time, of the time, or bytes."""
 
+    @property
+    def name(self) -> str:
+        """The case and the processes, as far as there is something to tell apart."""
+        return ", ".join(filter(None, (self.case, self.process)))
+
 
 @dataclass(kw_only=True)
 class Profiling:
@@ -82,17 +88,20 @@ class Profiling:
 
 
 @dataclass(kw_only=True)
-class _Window:
+class Window:
     """The measured time of one case, on the monotonic clock."""
 
     case: str
     number: int
+    pids: tuple[int, ...] = ()
+    """That are watched: what the kernel says of CPU time is theirs."""
     begin_ns: int = 0
     end_ns: int = 0
     files: list[Path] = field(default_factory=list)
 
     @property
     def duration_s(self) -> float:
+        """How long it was."""
         return (self.end_ns - self.begin_ns) / NS_PER_S
 
 
@@ -112,7 +121,7 @@ async def run(options: Options) -> Profiling:
         raise Unavailable(f"{scenario.name}: {why}")
     with filesystem.temporary(options.directory) as spool:
         # Agents and the like may run as somebody else, and nobody else finds it.
-        profiler = _Profiler(options.kind, options.tool, spool)
+        profiler = Profiler(options.kind, options.tool, spool)
         laboratory = Laboratory(
             suite=options.suite,
             seed=options.seed,
@@ -128,12 +137,14 @@ async def run(options: Options) -> Profiling:
         return profiler.found(bench)
 
 
-class _Profiler:
+class Profiler:
+    """Marks the measured time of each case, for samplers inside of processes, and reads what they wrote."""
+
     def __init__(self, kind: Kind, tool: Tool, spool: Path) -> None:
         self._kind = kind
         self._tool: Tool = tool
         self._spool = spool
-        self._windows: list[_Window] = []
+        self._windows: list[Window] = []
         self._number = 0
         self._say_window()
 
@@ -147,7 +158,7 @@ class _Profiler:
     @asynccontextmanager
     async def around(self, case: str, meter: Meter, pids: Sequence[int]) -> AsyncIterator[None]:
         """Hold what is measured in here to be a window of that case."""
-        window = _Window(case=case, number=self._number + 1)
+        window = Window(case=case, number=self._number + 1, pids=tuple(pids))
         if self._tool == tools.PY_SPY:
             async with tools.py_spy(pids, self._spool) as window.files:
                 window.begin_ns = time.monotonic_ns()
@@ -175,42 +186,74 @@ class _Profiler:
             return result
         recordings = [recording.read(path) for path in sorted(self._spool.glob(f"*{recording.SUFFIX}"))]
         for window in self._windows:
-            found = (
-                self._of_py_spy(window) if self._tool == tools.PY_SPY else self._of_window(window, recordings)
-            )
             measurements = bench.found[window.case].measurements if window.case in bench.found else []
-            found.requests = sum(each.requests for each in measurements)
+            requests = sum(each.requests for each in measurements)
             used = [each.server_cpu_s for each in measurements if each.server_cpu_s is not None]
-            found.cpu_s = sum(used) if used else None
-            result.cases.append(found)
+            cpu_s = sum(used) if used else None
+            if self._tool == tools.PY_SPY:
+                result.cases.append(self._of_py_spy(window, requests=requests, cpu_s=cpu_s))
+            else:
+                result.cases += self.of_window(window, recordings, requests=requests, cpu_s=cpu_s)
         return result
 
-    def _of_window(self, window: _Window, recordings: Sequence[Recording]) -> Profiled:
+    def of_window(
+        self, window: Window, recordings: Sequence[Recording], *, requests: int, cpu_s: float | None
+    ) -> list[Profiled]:
+        """Return the profile of a window, of several kinds of processes one each."""
+        kinds: dict[str, list[Recording]] = {}
+        for each in recordings:
+            if _is_in(each, window):
+                kinds.setdefault(" ".join(("edgegc", *_verbs(each.words))), []).append(each)
+        found = []
+        for kind, some in sorted(kinds.items()) or [("", [])]:
+            watched = not window.pids or any(each.pid in window.pids for each in some)
+            found.append(
+                self._of_kind(
+                    window,
+                    some,
+                    process=kind if len(kinds) > 1 or not watched else "",
+                    requests=requests,
+                    cpu_s=cpu_s if watched else None,
+                )
+            )
+        return found
+
+    def _of_kind(
+        self,
+        window: Window,
+        recordings: Sequence[Recording],
+        *,
+        process: str,
+        requests: int,
+        cpu_s: float | None,
+    ) -> Profiled:
         profile = Profile(unit="bytes" if self._kind == "memory" else "s")
         found = Profiled(
-            case=window.case, profile=profile, duration_s=window.duration_s, requests=0, cpu_s=None
+            case=window.case,
+            process=process,
+            profile=profile,
+            duration_s=window.duration_s,
+            requests=requests,
+            cpu_s=cpu_s,
         )
-        inside = [each for each in recordings if _is_in(each, window)]
-        process_frames = _process_frames(inside)
-        for each in inside:
-            frames = process_frames[each.pid]
+        for each in recordings:
             for sample in each.samples:
                 if window.begin_ns <= sample.at_ns <= window.end_ns:
-                    profile.add((*frames, *sample.stack), sample.weight / NS_PER_S)
+                    profile.add(sample.stack, sample.weight / NS_PER_S)
                     found.samples += 1
             for held in each.held:
                 if held.window == window.number:
-                    stack = (*frames, *named(held.stack))
+                    stack = named(held.stack)
                     profile.add(stack, held.bytes)
                     found.grown = found.grown or Profile(unit="bytes")
                     found.grown.add(stack, held.grown)
                     found.blocks += held.blocks
         found.profile = profile.trimmed()
         found.grown = found.grown.trimmed() if found.grown else None
-        found.cost = _cost(self._kind, inside)
+        found.cost = _cost(self._kind, recordings)
         return found
 
-    def _of_py_spy(self, window: _Window) -> Profiled:
+    def _of_py_spy(self, window: Window, *, requests: int, cpu_s: float | None) -> Profiled:
         profile = Profile(unit="s")
         for file in window.files:
             for stack, weight in tools.read_py_spy(file).weights.items():
@@ -219,8 +262,8 @@ class _Profiler:
             case=window.case,
             profile=profile.trimmed(),
             duration_s=window.duration_s,
-            requests=0,
-            cpu_s=None,
+            requests=requests,
+            cpu_s=cpu_s,
             samples=round(profile.total * tools.PY_SPY_PER_S),
         )
 
@@ -258,17 +301,10 @@ class _Profiler:
             os.close(fd)
 
 
-def _is_in(found: Recording, window: _Window) -> bool:
+def _is_in(found: Recording, window: Window) -> bool:
     return any(window.begin_ns <= each.at_ns <= window.end_ns for each in found.samples) or any(
         each.window == window.number for each in found.held
     )
-
-
-def _process_frames(recordings: Sequence[Recording]) -> dict[int, tuple[Frame, ...]]:
-    """Return what stands before the stacks of each process: nothing, where there is only one."""
-    if len(recordings) < 2:
-        return {each.pid: () for each in recordings}
-    return {each.pid: (Frame("", f"edgegc {' '.join(_verbs(each.words))}", 0),) for each in recordings}
 
 
 def _verbs(words: Iterable[str]) -> Iterator[str]:

@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from edgegc.errors import Unavailable
-from edgegc.perf import respawn
+from edgegc.perf import profiling, respawn
 from edgegc.perf.profiler import flame, recording, sampler, tools
 from edgegc.perf.profiler.profile import Profile, function_at, named, short
 from edgegc.perf.profiler.recording import Frame, Recorder
@@ -89,6 +89,25 @@ def test_what_unpacks_a_pyz_is_not_shown_whatever_the_file_is_named() -> None:
         unpacks = Frame(f"{archive}/_bootstrap/__init__.py", "bootstrap", 200)
         found = profile(a=((MAIN, entered, unpacks, RUN, HANDLE), 1.0))
         assert list(found.trimmed().weights) == [(MAIN, RUN, HANDLE)]
+
+
+def test_processes_of_several_kinds_have_a_profile_each(tmp_path: Path) -> None:
+    for number, words in enumerate((("serve", "--data-dir", "/x"), ("agent",), ("agent",))):
+        recorder = Recorder(tmp_path / f"{number}{recording.SUFFIX}", kind="cpu", words=words)
+        recorder.add(1000, 1_000_000_000, [recorder.frame(HANDLE)])
+        recorder.flush()
+    recordings = [recording.read(path) for path in sorted(tmp_path.iterdir())]
+    recordings[0].pid, recordings[1].pid, recordings[2].pid = 7, 8, 9
+    window = profiling.Window(case="held", number=1, pids=(8, 9), begin_ns=0, end_ns=2000)
+    profiler = profiling.Profiler("cpu", "own", tmp_path)
+    agents, server = profiler.of_window(window, recordings, requests=3, cpu_s=1.5)
+    assert (agents.name, agents.profile.total, agents.samples) == ("held, edgegc agent", 2.0, 2)
+    assert (server.name, server.profile.total, server.samples) == ("held, edgegc serve", 1.0, 1)
+    assert (agents.cpu_s, server.cpu_s) == (1.5, None)
+    (alone,) = profiler.of_window(window, recordings[1:], requests=3, cpu_s=1.5)
+    assert (alone.name, alone.cpu_s) == ("held", 1.5)
+    (other,) = profiler.of_window(window, recordings[:1], requests=3, cpu_s=1.5)
+    assert (other.name, other.cpu_s) == ("held, edgegc serve", None)
 
 
 def test_a_wait_is_named_by_our_innermost_line_and_what_it_waits_in() -> None:
