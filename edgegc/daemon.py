@@ -203,13 +203,14 @@ class _Daemon:
     ) -> None:
         control = self._control
         log = AccessLog()
-        server = HttpServer(
-            create_app(control, log=log), self._settings, log=log, release=control.polls.release_all
-        )
+        app = create_app(control, log=log)
+        server = HttpServer(app, self._settings, log=log, release=control.polls.release_all)
         shutdown, served = trio.Event(), trio.Event()
 
         async def serve(*, task_status: trio.TaskStatus[None]) -> None:
-            await server.run(self._door.listeners, shutdown=shutdown, task_status=task_status)
+            # Quart would make an application context for each request.
+            async with app.app_context():
+                await server.run(self._door.listeners, shutdown=shutdown, task_status=task_status)
             served.set()
 
         try:

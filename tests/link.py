@@ -14,6 +14,7 @@ from edgegc.api.access import AccessLog
 from edgegc.api.connection import Connection
 from edgegc.api.server import hypercorn_config
 from edgegc.api.service import Service
+from edgegc.api.vigil import Vigil
 
 if TYPE_CHECKING:
     import ssl
@@ -102,6 +103,7 @@ async def connected(
         lane=lane,
         config=hypercorn_config(log, head_bytes=HEAD_BYTES),
         context=WorkerContext(None),
+        vigil=Vigil(),
     )
     ours, theirs = socket.socketpair()
     with ours, theirs:
@@ -109,6 +111,7 @@ async def connected(
         theirs.setblocking(False)
         connection = Connection(service, theirs, tls=tls, admin=False)
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(service.vigil.run)
             nursery.start_soon(connection.run)
             await wait_all_tasks_blocked()
             yield Client(ours, service, connection)

@@ -8,25 +8,28 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import msgspec
 import trio
 from quart import request
+from quart.sessions import NullSession, SessionInterface
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from edgegc import errors
-from edgegc.api import auth, codec, compression, operation, problem, streamed
+from edgegc.api import auth, codec, compression, operation, problem, short, streamed
 from edgegc.api.limits import RateLimits
 from edgegc.api.queries import NoQuery
 from edgegc.control.failures import AUTHENTICATION_FAILED, REQUEST_FORBIDDEN
 from edgegc.model.credential import Repeatable, with_body
 
 if TYPE_CHECKING:
+    from quart import Quart
     from quart.ctx import RequestContext
+    from quart.sessions import SessionMixin
     from quart.typing import ResponseReturnValue, ResponseTypes
-    from quart.wrappers import Response
+    from quart.wrappers import BaseRequestWebsocket, Response
 
     from edgegc.api.access import AccessLog
     from edgegc.control.control import Control
@@ -42,11 +45,23 @@ DETAILS = {
 }
 
 
+class _NoSessions(SessionInterface):
+    """Who asks says so with each request."""
+
+    async def open_session(self, app: Quart, request: BaseRequestWebsocket) -> SessionMixin:
+        """Return nothing to remember."""
+        return _NO_SESSION
+
+
+_NO_SESSION: Final = NullSession()
+
+
 class Application(QuartTrio):
     """The web application. Handlers reach what they need through it: ``control``, ``caller()``, ``body()``, ``query()``."""
 
     request_class = streamed.StreamedRequest
-    asgi_http_class = streamed.StreamedConnection
+    asgi_http_class = short.ShortConnection
+    session_interface = _NoSessions()  # type: ignore[assignment]  # declared as what it is without one
 
     def __init__(self, control: Control, *, log: AccessLog) -> None:
         super().__init__("edgegc.api", static_folder=None, template_folder=None)
@@ -136,19 +151,30 @@ class Application(QuartTrio):
         """Read the present request's query string; see :func:`codec.query`."""
         return codec.query(request, kind)
 
+    async def full_dispatch_request(self, request_context: RequestContext | None = None) -> ResponseTypes:
+        """Dispatch, and compress what is worth it, whoever made the response. Nothing of ours hangs on Quart's signals, nor
+        on its functions before and after a request: looking for them takes as long as a small handler.
+        """
+        try:
+            response = await self.dispatch_request(request_context)
+        except (Exception, BaseExceptionGroup) as error:
+            response = await self.handle_user_exception(error)
+        return await compression.compress(request, cast("Response", response))
+
+    async def do_teardown_request(
+        self, exc: BaseException | None, request_context: RequestContext | None = None
+    ) -> None:
+        """Do nothing, as above."""
+
+    async def do_teardown_appcontext(self, exc: BaseException | None) -> None:
+        """Do nothing, as above."""
+
     async def dispatch_request(self, request_context: RequestContext | None = None) -> ResponseReturnValue:
         """Note which rule matched, for the counters, then dispatch."""
         rule = request.url_rule
         if rule is not None:
             auth.state_of(request)["route"] = rule.rule
         return await super().dispatch_request(request_context)
-
-    async def process_response(
-        self, response: ResponseTypes, request_context: RequestContext | None = None
-    ) -> ResponseTypes:
-        """Compress what is worth it, whoever made the response."""
-        response = await super().process_response(response, request_context)
-        return await compression.compress(request, cast("Response", response))
 
     async def handle_user_exception(self, error: Exception | BaseExceptionGroup[Any]) -> Response:
         """Turn whatever a handler raised into an answer. Quart would look at a group's members one by one, and at

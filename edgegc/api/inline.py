@@ -15,6 +15,8 @@ import trio
 
 from edgegc.api import bounds, dates, problem
 from edgegc.api.access import request_id_of
+from edgegc.api.service import WATCHED
+from edgegc.api.vigil import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -58,6 +60,7 @@ class Exchange:
         "_told",
         "_unread",
         "_unsent",
+        "_watch",
     )
 
     def __init__(
@@ -93,6 +96,11 @@ class Exchange:
         }
         self._began = time()
         del link.received[: head.size]
+        self._watch: Watch | None = None
+        """Of a request that is all here: who looks out for the client's end, until the application does."""
+        if head.length <= len(link.received):
+            self._watch = Watch(self._end)
+            self._scope["extensions"][WATCHED] = {}
         self._unread = head.length
         """How much of the body the application has not had."""
         self._told = False
@@ -118,7 +126,15 @@ class Exchange:
         """
         link, service = self._link, self._service
         try:
-            await service.app(self._scope, self._receive, self._send)
+            if self._watch is None:
+                await self._handle()
+            else:
+                with self._watch.handling:
+                    service.vigil.begin(self._watch)
+                    try:
+                        await self._handle()
+                    finally:
+                        await self._unwatch()
         except Exception:
             # The application turns its own errors into answers; this is one in Quart or below.
             logger.exception(
@@ -141,16 +157,32 @@ class Exchange:
             return False
         return self._over and self._keeps and not link.ended and not link.lost
 
+    async def _handle(self) -> None:
+        await self._service.app(self._scope, self._receive, self._send)
+
+    async def _unwatch(self) -> None:
+        if self._watch is not None:
+            watch, self._watch = self._watch, None
+            await self._service.vigil.end(watch)
+
     async def _receive(self) -> ASGIReceiveEvent:
         """Give the application the next part of the body, read from the socket now; then wait until the client leaves."""
-        if self._over or self._link.lost:
+        if self._is_over():
             return _DISCONNECT
         if not self._unread and not self._told:
             self._told = True
             return _NO_BODY
+        if not self._unread:
+            # From now on it is the application that looks out for the client's end.
+            await self._unwatch()
+            if self._is_over():
+                return _DISCONNECT
         with trio.CancelScope() as self._receiving:
             return await (self._part() if self._unread else self._end())
         return _DISCONNECT
+
+    def _is_over(self) -> bool:
+        return self._over or self._link.lost
 
     async def _part(self) -> ASGIReceiveEvent:
         link = self._link

@@ -21,6 +21,7 @@ from edgegc.api.access import AccessLog, request_id_of
 from edgegc.api.connection import Connection
 from edgegc.api.link import prepare
 from edgegc.api.service import Service
+from edgegc.api.vigil import Vigil
 
 if TYPE_CHECKING:
     import socket
@@ -75,6 +76,7 @@ class Server:
             lane=lane,
             config=hypercorn_config(log, head_bytes=head_bytes),
             context=WorkerContext(None),
+            vigil=Vigil(),
         )
         self._limit = _connection_limit(settings)
         self._graceful_s = settings.api.graceful_timeout_s
@@ -97,6 +99,7 @@ class Server:
         is cancelled. Cancelling this does the same without the drain. A client can delay neither.
         """
         async with trio.open_nursery() as connections:
+            connections.start_soon(self._service.vigil.run)
             try:
                 async with trio.open_nursery() as accepting:
                     for listener in listeners:

@@ -6,7 +6,7 @@ The lane is seen from here only as far as a connection needs it: bytes in, bytes
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from hypercorn.typing import ASGIFramework
 
     from edgegc.api.access import AccessLog
+    from edgegc.api.vigil import Vigil
+
+WATCHED: Final = "edgegc.watched"
+"""The ASGI extension by which a connection says: the body comes in one message, and I cancel you when the client leaves."""
 
 
 class Held(Protocol):
@@ -69,6 +73,7 @@ class Service:
     config: Config
     """Hypercorn's, for the general path, as is ``context``."""
     context: WorkerContext
+    vigil: Vigil
     stopping: bool = False
 
     async def stop(self) -> None:
