@@ -155,6 +155,7 @@ class Http1(H11Protocol):
         self._head_bytes = head_bytes
         self._request_id = ""
         self._head_only = False
+        self._refused = False
         self._ahead = 0
         self._paused = False
 
@@ -170,8 +171,8 @@ class Http1(H11Protocol):
 
     @property
     def mid_request(self) -> bool:
-        """Whether the client has begun a request and not yet sent all of it."""
-        return self.connection.their_state is h11.SEND_BODY
+        """Whether the client may still be sending what it began, of which nobody will read the rest."""
+        return self._refused or self.connection.their_state is h11.SEND_BODY
 
     async def handle(self, event: Event) -> None:
         """Take bytes from the client, or its end. Never waits for the answer to a request."""
@@ -263,6 +264,7 @@ class Http1(H11Protocol):
         await self.send(Closed())
 
     async def _send_problem(self, status: int, detail: str) -> None:
+        self._refused = True
         made = problem.answer(status, detail, request_id=self._request_id)
         headers = [
             *((name.encode(), value.encode()) for name, value in made.headers),
