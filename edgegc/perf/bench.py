@@ -1,4 +1,4 @@
-"""What a scenario may use: servers of its own, references, load, and a meter that samples, judges and remembers.
+"""What a scenario may use: servers of its own, references, load, and measurements that are watched, judged and kept.
 
 Knows no scenario. One bench is one repetition of one scenario; what it measured is in :attr:`Bench.found`.
 """
@@ -6,12 +6,10 @@ Knows no scenario. One bench is one repetition of one scenario; what it measured
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
@@ -22,9 +20,9 @@ from edgegc.perf import device as devices
 from edgegc.perf import ground, monitor, process, references, seed, server, surroundings, validity
 from edgegc.perf.generator import client as generator
 from edgegc.perf.ground import Ground
-from edgegc.perf.histogram import Histogram
+from edgegc.perf.meter import Meter
 from edgegc.perf.monitor import Processes
-from edgegc.perf.result import Figure, Mark, Measurement
+from edgegc.perf.result import Measurement
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -36,7 +34,7 @@ if TYPE_CHECKING:
     from edgegc.perf.monitor import Watch, Watched
     from edgegc.perf.plan import Load, Plan, Progress
     from edgegc.perf.references import Running
-    from edgegc.perf.result import Better, Model, Sample
+    from edgegc.perf.result import Model, Sample
     from edgegc.perf.seed import Seeded
     from edgegc.perf.server import Server
     from edgegc.perf.surroundings import Surroundings
@@ -48,12 +46,11 @@ SETTLED_SHARE: Final = 0.05
 SETTLE_LOOK_S: Final = 0.25
 SETTLE_S: Final = 10.0
 """What has not settled by then is measured all the same: housekeeping is part of what a server does."""
-NS_PER_S: Final = 1_000_000_000
 CLEAR_TEXT: Final = "left out with --url: it asks over TLS, and the server speaks clear text"
 NOT_CLEAR_TEXT: Final = "left out with --url: it asks in clear text, and the server speaks TLS"
 
 
-Around = Callable[[str, "Meter", Sequence[int]], AbstractAsyncContextManager[None]]
+Around = Callable[[str, Meter, Sequence[int]], AbstractAsyncContextManager[None]]
 """Given the case, its meter, and the processes that are watched."""
 
 
@@ -97,82 +94,6 @@ class Found:
     unavailable: str = ""
     plan: Plan | None = None
     """The load of the case, where one load made it: the references get the same."""
-
-
-class Meter:
-    """Takes what one case came to. Entering :meth:`Bench.measure` makes it, leaving writes it down."""
-
-    def __init__(self, *, model: Model) -> None:
-        self.model = model
-        self.latency = Histogram()
-        self.lag = Histogram()
-        self.requests = 0
-        self.errors: dict[str, int] = {}
-        self.per_second: list[int] = []
-        self.figures: dict[str, Figure] = {}
-        self.marks: list[Mark] = []
-        self.plans: list[Plan] = []
-        self.reasons: list[str] = []
-        self.dropped = 0
-        self.generator_cpu_s = 0.0
-        self.load_s = 0.0
-        self.began_at: float | None = None
-        self.entered_at = time.time()
-        self.entered_s = time.monotonic()
-
-    def take(self, load: Load) -> None:
-        """Take what a load came to. Of several loads the requests and durations add up.
-
-        Where a load has several kinds of requests, each kind's p50, p99 and rate become figures.
-        """
-        if self.began_at is None:
-            self.began_at = load.began_at
-        for kind, count in load.errors.items():
-            self._count_error(kind, count)
-        for ask in load.asks:
-            self.requests += ask.requests
-            self.latency.merge(ask.latency)
-            for kind, count in ask.errors.items():
-                self._count_error(kind, count)
-            if len(load.asks) > 1:
-                self._figures_of(ask.name, Histogram.from_counts(ask.latency), ask.requests / load.duration_s)
-        self.lag.merge(load.lag)
-        self.per_second += load.per_second
-        self.dropped += load.dropped
-        self.generator_cpu_s += load.cpu_s
-        self.load_s += load.duration_s
-
-    def record(self, ns: int) -> None:
-        """Count one operation that took so many nanoseconds."""
-        self.requests += 1
-        self.latency.record(ns)
-
-    def error(self, kind: str) -> None:
-        """Count one operation that failed."""
-        self._count_error(kind, 1)
-
-    def figure(self, name: str, value: float, unit: str, *, better: Better = "lower", note: str = "") -> None:
-        """Write down one number; the last one of a name counts."""
-        self.figures[name] = Figure(value=float(value), unit=unit, better=better, note=note)
-
-    def mark(self, what: str) -> None:
-        """Say that something happened now."""
-        self.marks.append(Mark(at_s=time.monotonic() - self.entered_s, what=what))
-
-    def invalid(self, why: str) -> None:
-        """Say why this can't be trusted: a sentence."""
-        if why not in self.reasons:
-            self.reasons.append(why)
-
-    def _count_error(self, kind: str, count: int) -> None:
-        self.errors[kind] = self.errors.get(kind, 0) + count
-
-    def _figures_of(self, name: str, latency: Histogram, rate: float) -> None:
-        for percent in (50, 99):
-            ns = latency.percentile_ns(percent)
-            if ns is not None:
-                self.figure(f"{name} p{percent}", ns / NS_PER_S, "s")
-        self.figure(f"{name} rate", rate, "per_s", better="higher")
 
 
 class Bench:
@@ -468,7 +389,7 @@ class Bench:
                 samples=tuple(msgspec.structs.replace(each, at_s=each.at_s - offset_s) for each in samples),
                 marks=tuple(msgspec.structs.replace(each, at_s=each.at_s - offset_s) for each in meter.marks),
                 generator_cpu_s=meter.generator_cpu_s,
-                server_cpu_s=cpu_between(samples, offset_s, offset_s + duration_s),
+                server_cpu_s=monitor.cpu_between(samples, offset_s, offset_s + duration_s),
                 throttled_s=throttled_s,
                 invalid=tuple(meter.reasons),
             )
@@ -496,18 +417,3 @@ def _tell_memory(meter: Meter, cage: Cage, *, kills: int) -> None:
     if kills:
         meter.figure("killed for memory", kills, "count")
         meter.invalid(f"the memory limit of {cage.device} killed {kills} of its processes")
-
-
-def cpu_between(samples: Sequence[Sample], begin_s: float, end_s: float) -> float | None:
-    """Return the processor time used between two moments, straight lines drawn between samples; None without two."""
-    if len(samples) < 2:
-        return None
-    return _cpu_at(samples, end_s) - _cpu_at(samples, begin_s)
-
-
-def _cpu_at(samples: Sequence[Sample], at_s: float) -> float:
-    for before, after in pairwise(samples):
-        if at_s <= after.at_s:
-            share = max(0.0, (at_s - before.at_s) / (after.at_s - before.at_s))
-            return before.cpu_s + share * (after.cpu_s - before.cpu_s)
-    return samples[-1].cpu_s

@@ -5,43 +5,32 @@ Knows the words of a report; the rule that decides is :mod:`edgegc.perf.decision
 
 Of each case that both have, with equal parameters and valid repetitions:
 
-- closed load: throughput. Its latencies say the same once more (Little's law), and are left out;
-- open load, at the same rate: p50 and p99, where every repetition has the samples for it. No load: p50, or the mean of few operations;
-- CPU time of the server per request, by far the steadiest of all where the server was busy;
-- private memory at its peak; the figures for which it is said whether more or less is better;
+- what :mod:`edgegc.perf.quantities` finds in it: rates, latencies, CPU time, memory, figures;
 - errors, without any statistics: where every repetition had half as many again as any before, and a hundredth of all requests.
 
-Everything that is time is also compared beside the references of the same repetition (see condition 4 of the rule).
+Everything that is time is also compared beside the references of the same repetition (:mod:`edgegc.perf.yardstick`).
 Between different machines only that is compared, and memory.
 """
 
 from __future__ import annotations
 
-import math
-import re
 import statistics
-from bisect import bisect_right
-from itertools import accumulate
 from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
 from edgegc.errors import Conflict
-from edgegc.perf import alike
-from edgegc.perf.decision import Kind, Pair, Series, judge, usual_spreads
-from edgegc.perf.histogram import SUPPORT, highest_of
+from edgegc.perf import alike, quantities, yardstick
+from edgegc.perf.decision import judge, usual_spreads
 from edgegc.perf.metrics import valid
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
-    from edgegc.perf.result import Case, Measurement, Report
+    from edgegc.perf.result import Case, Report
 
 FACTOR: Final = 1.10
 """What is less than this is not worth an alarm, and hardly to be told from the machine's moods."""
-ENOUGH_CPU_S: Final = 0.5
-"""CPU time is counted in ticks of 10 ms: of less, one tick is more than 2 %."""
-ENOUGH_REQUESTS: Final = 100
 MORE_ERRORS: Final = 0.01
 ERRORS_FACTOR: Final = 1.5
 """Where errors are part of the case (what is beyond the limits is refused), their share varies, and by more than a hundredth."""
@@ -117,8 +106,8 @@ def compare(
             f"the reports were made {what}, whose absolute figures don't compare; "
             "--cross-host compares what travels: ratios to the references, and memory"
         )
-    machine = _Machine.of(base, new)
-    compared: list[_Compared] = []
+    machine = yardstick.Machine.of(base, new)
+    compared: list[quantities.Compared] = []
     rows: list[Row] = []
     skipped: list[Skipped] = []
     before = {case.name: case for case in base.cases}
@@ -133,7 +122,7 @@ def compare(
             rows.extend(_errors(old, case))
             rows.extend(_zeros(old, case))
             costs_base, costs_new = machine.beside(case)
-            compared.extend(_quantities(old, case, costs_base, costs_new, only_beside=not same_host))
+            compared.extend(quantities.of_case(old, case, costs_base, costs_new, only_beside=not same_host))
     skipped.extend(
         Skipped(case=name, why="is not in the new report" + (", which is partial" if new.partial else ""))
         for name in before
@@ -173,26 +162,6 @@ def compare(
         rows=tuple(rows),
         skipped=tuple(skipped),
     )
-
-
-class _Cost(msgspec.Struct, frozen=True, kw_only=True):
-    """What the references took in one repetition: the machine's slowness, as the geometric mean of all of them."""
-
-    wall: float
-    """Seconds per request."""
-    cpu: float
-    """CPU seconds per request."""
-
-
-_Costs = dict[int, _Cost]
-_Measure = Literal["wall", "cpu"]
-
-
-class _Compared(msgspec.Struct, frozen=True, kw_only=True):
-    case: str
-    quantity: str
-    unit: str
-    pair: Pair
 
 
 def _not_comparable(old: Case | None, new: Case) -> str:
@@ -295,229 +264,3 @@ def _zeros(old: Case, new: Case) -> Iterator[Row]:
             decision = "regression" if min(len(before), len(now)) >= ERROR_RUNS else "unsure"
             why = "worse in every repetition than in any before"
         yield _row_without_ratio(new.name, name, figure.unit, before, now, decision, why)
-
-
-class _Machine:
-    """How slow the machine was in each repetition, as the references tell that both reports have."""
-
-    def __init__(self, pairs: Sequence[tuple[Case, Case]]) -> None:
-        self.pairs = pairs
-
-    @classmethod
-    def of(cls, base: Report, new: Report) -> _Machine:
-        before = {case.name: case for case in base.references}
-        pairs = [(before[case.name], case) for case in new.references if case.name in before]
-        return cls(
-            [
-                (old, case)
-                for old, case in pairs
-                if not alike.differing(old, case) and _reference_costs(old) and _reference_costs(case)
-            ]
-        )
-
-    def beside(self, case: Case) -> tuple[_Costs, _Costs]:
-        """Return what the references took that were measured right after a case; where there is none, all of them."""
-        own = [pair for pair in self.pairs if pair[1].parameters.get("beside") == case.name]
-        chosen = own or self.pairs
-        base = _geometric([_reference_costs(old) for old, _ in chosen])
-        new = _geometric([_reference_costs(now) for _, now in chosen])
-        return (base, new) if base and new else ({}, {})
-
-    @property
-    def slower(self) -> float | None:
-        """How many times as long the references took on the new side."""
-        if not self.pairs:
-            return None
-        return math.exp(statistics.fmean(_mean_log(now) - _mean_log(old) for old, now in self.pairs))
-
-
-def _mean_log(reference: Case) -> float:
-    return statistics.fmean(math.log(cost.wall) for cost in _reference_costs(reference).values())
-
-
-def _reference_costs(case: Case) -> _Costs:
-    return {
-        m.repetition: _Cost(
-            wall=m.duration_s / m.requests,
-            # Without it the wall clock is the next best witness.
-            cpu=m.server_cpu_s / m.requests
-            if m.server_cpu_s is not None and m.server_cpu_s >= ENOUGH_CPU_S
-            else m.duration_s / m.requests,
-        )
-        for m in valid(case)
-        if m.requests >= ENOUGH_REQUESTS and m.model == "closed" and m.duration_s > 0
-    }
-
-
-def _geometric(costs: Sequence[_Costs]) -> _Costs:
-    """Return the geometric mean of references, of the repetitions that all of them have."""
-    if not costs:
-        return {}
-    common = set.intersection(*(set(each) for each in costs))
-    return {
-        repetition: _Cost(
-            wall=statistics.geometric_mean(each[repetition].wall for each in costs),
-            cpu=statistics.geometric_mean(each[repetition].cpu for each in costs),
-        )
-        for repetition in sorted(common)
-    }
-
-
-def _quantities(
-    old: Case, new: Case, costs_base: _Costs, costs_new: _Costs, *, only_beside: bool
-) -> Iterator[_Compared]:
-    sides = (valid(old), valid(new))
-    model = sides[1][0].model
-
-    def compared(
-        quantity: str,
-        unit: str,
-        kind: Kind,
-        series: Callable[[Sequence[Measurement]], Series],
-        *,
-        higher_is_better: bool = False,
-        time: _Measure | None = "wall",
-    ) -> Iterator[_Compared]:
-        base, now = (series(side) for side in sides)
-        if min(base.values) <= 0 or min(now.values) <= 0:
-            return
-        base_beside = new_beside = None
-        if time is not None and costs_base and costs_new:
-            base_beside = _beside(base, sides[0], costs_base, time, multiply=higher_is_better)
-            new_beside = _beside(now, sides[1], costs_new, time, multiply=higher_is_better)
-        if only_beside and base_beside is None and time is not None:
-            return
-        yield _Compared(
-            case=new.name,
-            quantity=quantity,
-            unit=unit,
-            pair=Pair(
-                kind=kind,
-                higher_is_better=higher_is_better,
-                timed=time is not None,
-                base=base,
-                new=now,
-                base_beside=base_beside,
-                new_beside=new_beside,
-                only_beside=only_beside and base_beside is not None,
-            ),
-        )
-
-    every = [m for side in sides for m in side]
-    if model == "closed" and all(m.requests >= ENOUGH_REQUESTS for m in every):
-        yield from compared("throughput", "per_s", "throughput", _throughput, higher_is_better=True)
-    elif model != "closed":
-        fewest = min(sum(m.latency.counts) for m in every)
-        for name, kind, percent in _PERCENTS:
-            if fewest * (100 - percent) >= SUPPORT * 100:
-                yield from compared(name, "s", kind, _percentile(percent))
-        if 0 < fewest < 2 * SUPPORT:
-            yield from compared("mean", "s", "mean", _mean)
-    if all(
-        m.server_cpu_s is not None and m.server_cpu_s >= ENOUGH_CPU_S and m.requests >= ENOUGH_REQUESTS
-        for m in every
-    ):
-        yield from compared("CPU per request", "s", "cpu", _cpu_per_request, time="cpu")
-    if all(m.samples and max(s.private_bytes for s in m.samples) for m in every):
-        yield from compared("memory", "bytes", "memory", _memory, time=None)
-    names = [name for name in sides[1][0].figures if all(name in m.figures for m in every)]
-    for name in names:
-        figure = sides[1][0].figures[name]
-        if figure.better != "neither":
-            rate = figure.unit == "per_s" or figure.unit.endswith("_per_s")
-            yield from compared(
-                name,
-                figure.unit,
-                "p99" if _TAIL.search(name) else "figure",
-                _figure(name),
-                higher_is_better=figure.better == "higher",
-                time="wall" if figure.unit == "s" or rate else None,
-            )
-
-
-_TAIL: Final = re.compile(r"p9\d|longest|slowest|max")
-"""Figures that are told by few samples of many, and vary as those do."""
-_PERCENTS: Final[tuple[tuple[str, Kind, float], ...]] = (("p50", "p50", 50.0), ("p99", "p99", 99.0))
-
-
-def _beside(
-    series: Series, measurements: Sequence[Measurement], costs: _Costs, time: _Measure, *, multiply: bool
-) -> Series:
-    """Return a series divided by what the references took in the same repetitions (a rate: multiplied by it).
-
-    A repetition without a valid reference stands beside the mean of the others.
-    """
-    usual = statistics.geometric_mean(getattr(cost, time) for cost in costs.values())
-    scales = []
-    for each in measurements:
-        cost = costs.get(each.repetition)
-        took = usual if cost is None else getattr(cost, time)
-        scales.append(took if multiply else 1 / took)
-    logs = [math.log(scale) for scale in scales]
-    return Series(
-        values=tuple(value * scale for value, scale in zip(series.values, scales, strict=True)),
-        together=lambda chosen: (
-            series.together(chosen) * math.exp(statistics.fmean(logs[number] for number in chosen))
-        ),
-    )
-
-
-def _throughput(measurements: Sequence[Measurement]) -> Series:
-    return Series(
-        values=tuple(m.throughput for m in measurements),
-        together=lambda chosen: (
-            sum(measurements[n].requests for n in chosen) / sum(measurements[n].duration_s for n in chosen)
-        ),
-    )
-
-
-def _cpu_per_request(measurements: Sequence[Measurement]) -> Series:
-    cpu = [m.server_cpu_s or 0.0 for m in measurements]
-    return Series(
-        values=tuple(spent / m.requests for spent, m in zip(cpu, measurements, strict=True)),
-        together=lambda chosen: sum(cpu[n] for n in chosen) / sum(measurements[n].requests for n in chosen),
-    )
-
-
-def _memory(measurements: Sequence[Measurement]) -> Series:
-    return _median([float(max(s.private_bytes for s in m.samples)) for m in measurements])
-
-
-def _figure(name: str) -> Callable[[Sequence[Measurement]], Series]:
-    return lambda measurements: _median([m.figures[name].value for m in measurements])
-
-
-def _mean(measurements: Sequence[Measurement]) -> Series:
-    counts = [sum(m.latency.counts) for m in measurements]
-    sums = [m.latency.sum_ns / 1e9 for m in measurements]
-    return Series(
-        values=tuple(total / count for total, count in zip(sums, counts, strict=True)),
-        together=lambda chosen: sum(sums[n] for n in chosen) / sum(counts[n] for n in chosen),
-    )
-
-
-def _percentile(percent: float) -> Callable[[Sequence[Measurement]], Series]:
-    def series(measurements: Sequence[Measurement]) -> Series:
-        # As cumulative counts: a percentile of several is then found by bisection over the slots, without merging them.
-        slots = [m.latency.slots for m in measurements]
-        below = [(0, *accumulate(m.latency.counts)) for m in measurements]
-
-        def together(chosen: tuple[int, ...]) -> float:
-            wanted = max(1, math.ceil(sum(below[n][-1] for n in chosen) * percent / 100 - 1e-9))
-            low, high = 0, max(slots[n][-1] for n in chosen)
-            while low < high:
-                middle = (low + high) // 2
-                if sum(below[n][bisect_right(slots[n], middle)] for n in chosen) >= wanted:
-                    high = middle
-                else:
-                    low = middle + 1
-            # A latency of nothing has no logarithm.
-            return max(highest_of(low), 1) / 1e9
-
-        return Series(values=tuple(together((n,)) for n in range(len(measurements))), together=together)
-
-    return series
-
-
-def _median(values: Sequence[float]) -> Series:
-    return Series(values=tuple(values), together=lambda chosen: statistics.median(values[n] for n in chosen))

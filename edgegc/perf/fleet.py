@@ -25,8 +25,9 @@ from edgegc.perf.scenarios import furnish
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
-    from edgegc.perf.bench import Bench, Meter
+    from edgegc.perf.bench import Bench
     from edgegc.perf.ground import Ground
+    from edgegc.perf.meter import Meter
     from edgegc.perf.plan import Load
 
 HOLD_S: Final = 50.0

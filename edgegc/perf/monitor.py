@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
@@ -121,6 +122,21 @@ async def sample(
             into.append(watch.sample())
         except process.Gone:
             continue
+
+
+def cpu_between(samples: Sequence[Sample], begin_s: float, end_s: float) -> float | None:
+    """Return the processor time used between two moments, straight lines drawn between samples; None without two."""
+    if len(samples) < 2:
+        return None
+    return _cpu_at(samples, end_s) - _cpu_at(samples, begin_s)
+
+
+def _cpu_at(samples: Sequence[Sample], at_s: float) -> float:
+    for before, after in pairwise(samples):
+        if at_s <= after.at_s:
+            share = max(0.0, (at_s - before.at_s) / (after.at_s - before.at_s))
+            return before.cpu_s + share * (after.cpu_s - before.cpu_s)
+    return samples[-1].cpu_s
 
 
 _NOTHING: Final = process.Usage()

@@ -154,6 +154,17 @@ def mapped_files(pid: int) -> list[Path]:
     return [Path(path) for path in paths if not path.endswith(" (deleted)")]
 
 
+def io(pid: int, name: str) -> int | None:
+    """Return a counter of a process's input and output; None where the kernel does not keep them. Raises Gone."""
+    if not _counts_io():
+        return None
+    for line in _read(pid, "io").splitlines():
+        counted, _, value = line.partition(":")
+        if counted == name:
+            return int(value)
+    return None
+
+
 def _usage(pid: int) -> Usage:
     seen = stat(pid)
     if not seen.alive:
@@ -166,7 +177,7 @@ def _usage(pid: int) -> Usage:
         cpu_s=seen.cpu_s,
         fds=len(_list(pid, "fd")),
         context_switches=_context_switches(pid),
-        written_bytes=_written(pid),
+        written_bytes=io(pid, "write_bytes") or 0,
     )
 
 
@@ -190,14 +201,6 @@ def _context_switches(pid: int) -> int:
     return total
 
 
-def _written(pid: int) -> int:
-    for line in _read(pid, "io").splitlines():
-        name, _, value = line.partition(":")
-        if name == "write_bytes":
-            return int(value)
-    return 0
-
-
 def _children(pid: int) -> list[int]:
     found: list[int] = []
     for thread in _list(pid, "task", gone_is_empty=True):
@@ -206,6 +209,12 @@ def _children(pid: int) -> list[int]:
         except Gone:
             continue
     return [child for child in found if is_alive(child)]
+
+
+@cache
+def _counts_io() -> bool:
+    """Whether the kernel was built to count what each process reads and writes (``CONFIG_TASK_IO_ACCOUNTING``)."""
+    return (PROC / "self" / "io").exists()
 
 
 @cache

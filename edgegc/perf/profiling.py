@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
     from pathlib import Path
 
-    from edgegc.perf.bench import Meter, Suite
+    from edgegc.perf.bench import Suite
     from edgegc.perf.device import Device
+    from edgegc.perf.meter import Meter
     from edgegc.perf.profiler.recording import Kind, Recording
     from edgegc.perf.profiler.tools import Tool
     from edgegc.perf.scenario import Scenario

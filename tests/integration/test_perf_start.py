@@ -13,7 +13,7 @@ import pytest
 from edgegc.errors import Unavailable
 from edgegc.perf import cpus, page_cache, process
 from edgegc.perf.bench import Bench, Laboratory
-from edgegc.perf.scenarios import start
+from edgegc.perf.scenarios import idle, imports, start
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,9 +32,9 @@ def short() -> Iterator[Path]:
 
 
 async def test_imports_are_told_apart_by_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(start, "PACKAGES", {"python": "sys", "trio": "trio"})
+    monkeypatch.setattr(imports, "PACKAGES", {"python": "sys", "trio": "trio"})
     bench = a_bench(tmp_path, "start.import", "python", "trio")
-    await start.imports(bench)
+    await imports.imports(bench)
     bare, trio_ = (bench.found[case].measurements[0] for case in ("python", "trio"))
     assert bare.requests == trio_.requests == 1
     assert trio_.figures["rss_added"].value > bare.figures["rss_added"].value + 1_000_000
@@ -44,7 +44,7 @@ async def test_imports_are_told_apart_by_package(tmp_path: Path, monkeypatch: py
 async def test_another_releases_packages_are_not_taken_for_ours(tmp_path: Path) -> None:
     bench = a_bench(tmp_path, "start.import", "python", command=("python", "other.pyz"))
     with pytest.raises(Unavailable, match="another release"):
-        await start.imports(bench)
+        await imports.imports(bench)
 
 
 async def test_what_cannot_unpack_itself_has_no_first_run(tmp_path: Path) -> None:
@@ -71,11 +71,11 @@ async def test_warm_and_cold_starts_are_starts_of_a_server(short: Path) -> None:
 async def test_an_idle_server_is_measured_alone_polled_and_holding(
     short: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(start, "QUICK_NODES", 20)
-    monkeypatch.setattr(start, "QUICK_WINDOW_S", 1.0)
+    monkeypatch.setattr(idle, "QUICK_NODES", 20)
+    monkeypatch.setattr(idle, "QUICK_WINDOW_S", 1.0)
     cases = ("registered", "polling", "longpoll")
     bench = a_bench(short, "start.idle_cost", *cases)
-    await start.idle_cost(bench)
+    await idle.idle_cost(bench)
     found = {case: bench.found[case].measurements[0] for case in cases}
     assert all(not each.errors for each in found.values())
     assert found["longpoll"].latency.counts == ()

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from edgegc.perf import metrics
-from edgegc.perf.compare import ENOUGH_CPU_S
 from edgegc.perf.histogram import Histogram
 from edgegc.perf.result import Case, Figure, Measurement, Model, Status
+from edgegc.perf.yardstick import ENOUGH_CPU_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -21,8 +21,9 @@ from edgegc.perf.tap import Tap
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgegc.perf.bench import Bench, Meter
+    from edgegc.perf.bench import Bench
     from edgegc.perf.machines import Machine
+    from edgegc.perf.meter import Meter
     from edgegc.perf.process import Usage
     from edgegc.perf.scenario import Need
     from edgegc.perf.scenarios.overlay import Joined

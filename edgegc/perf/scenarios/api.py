@@ -19,8 +19,9 @@ from edgegc.perf.scenarios.paces import OPEN_S, bearable, closed, opened, throug
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgegc.perf.bench import Bench, Meter
+    from edgegc.perf.bench import Bench
     from edgegc.perf.ground import Ground
+    from edgegc.perf.meter import Meter
     from edgegc.perf.plan import Load
     from edgegc.perf.seed import Seeded, SeededNode
 

@@ -17,7 +17,8 @@ from edgegc.perf.plan import Ask, Plan
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from edgegc.perf.bench import Bench, Meter, Served
+    from edgegc.perf.bench import Bench, Served
+    from edgegc.perf.meter import Meter
 
 NODES: Final = 400
 CAP: Final = 200

@@ -26,8 +26,9 @@ from edgegc.perf.scenarios.upkeep import let_be
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 
-    from edgegc.perf.bench import Bench, Meter
+    from edgegc.perf.bench import Bench
     from edgegc.perf.lighthouses import Moments
+    from edgegc.perf.meter import Meter
     from edgegc.perf.pings import Pinging
     from edgegc.perf.scenarios.overlay import Joined, Lit
 

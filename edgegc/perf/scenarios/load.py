@@ -22,8 +22,9 @@ from edgegc.perf.scenarios.soak import mixture, soak
 from edgegc.perf.scenarios.waiting import held_polls, holding, longpoll_fanout, reconnect_herd
 
 if TYPE_CHECKING:
-    from edgegc.perf.bench import Bench, Meter
+    from edgegc.perf.bench import Bench
     from edgegc.perf.ground import Ground
+    from edgegc.perf.meter import Meter
     from edgegc.perf.plan import Load
 
 MIB: Final = 1024 * 1024

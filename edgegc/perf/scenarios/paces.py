@@ -12,8 +12,9 @@ from edgegc.perf.plan import Plan
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from edgegc.perf.bench import Bench, Meter
+    from edgegc.perf.bench import Bench
     from edgegc.perf.ground import Ground
+    from edgegc.perf.meter import Meter
     from edgegc.perf.plan import Ask, Load
 
 CLOSED_S: Final = 5.0

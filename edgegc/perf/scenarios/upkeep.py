@@ -9,7 +9,7 @@ import trio
 from edgegc.perf import process
 
 if TYPE_CHECKING:
-    from edgegc.perf.bench import Meter
+    from edgegc.perf.meter import Meter
 
 
 async def let_be(meter: Meter, pid: int, *, seconds: float) -> None:

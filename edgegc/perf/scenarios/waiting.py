@@ -18,8 +18,9 @@ from edgegc.perf.scenarios import furnish
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
 
-    from edgegc.perf.bench import Bench, Meter
+    from edgegc.perf.bench import Bench
     from edgegc.perf.ground import Ground
+    from edgegc.perf.meter import Meter
     from edgegc.perf.plan import Load, Progress
     from edgegc.perf.seed import Seeded
 
