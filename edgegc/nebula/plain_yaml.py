@@ -11,10 +11,14 @@ import re
 from collections.abc import Mapping, Sequence
 
 _BARE = re.compile(r"[a-z][a-z_]*\Z")
+_PLAIN = re.compile(r'[ !#-\[\]-~]*\Z')
+"""Between quotes these stand for themselves: printable ASCII without the quote and the backslash."""
 _DECIMAL = re.compile(r"-?[0-9]+\.[0-9]+\Z")
 _NOT_STRINGS = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null"})
 """Bare words that are something other than strings in YAML 1.1, which nebula's parser reads up to 1.9."""
 _INDENT = "  "
+# What nearly everything is comes first below: a cluster's bundles are a hundred strings each, all rendered at once.
+_USUAL_SCALARS = (str, bytes, int)
 
 
 def dump(document: Mapping[str, object]) -> bytes:
@@ -59,10 +63,12 @@ def _block(value: object, indent: str, lines: list[str]) -> None:
 
 
 def _is_empty_or_scalar(value: object) -> bool:
-    return not value or isinstance(value, str | bytes) or not isinstance(value, Mapping | Sequence)
+    return not value or isinstance(value, _USUAL_SCALARS) or not isinstance(value, Mapping | Sequence)
 
 
 def _inline(value: object) -> str:
+    if isinstance(value, str):
+        return _string(value)
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -71,8 +77,6 @@ def _inline(value: object) -> str:
         return str(value)
     if isinstance(value, float) and _DECIMAL.match(repr(value)):
         return repr(value)
-    if isinstance(value, str):
-        return _string(value)
     if isinstance(value, Mapping):
         return "{}"
     if isinstance(value, Sequence) and not isinstance(value, bytes):
@@ -85,6 +89,8 @@ def _string(text: str) -> str:
         raise TypeError(f"keys are strings, not {type(text).__name__}")
     if _BARE.match(text) and text not in _NOT_STRINGS:
         return text
+    if _PLAIN.match(text):
+        return f'"{text}"'
     return '"' + "".join(map(_escaped, text)) + '"'
 
 
