@@ -16,6 +16,7 @@ from edgegc.model.bundle import UploadedBundle
 from edgegc.model.lighthouse import LighthouseSpec
 from edgegc.model.manifest import Server, signed_text
 from edgegc.model.message import Topology
+from edgegc.model.policy import Policy
 from edgegc.model.version import effective_version
 from edgegc.nebula import bundle, config, keys
 from edgegc.store import authorities, bundles, certificates, clusters, nodes
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
 
 RESTART_STEP_S = 15
 """Restarts of a cluster's lighthouses and relays lie this far apart: relayed traffic gaps while one is away."""
+
+
+MOST_CONFIGS = 16
+"""Texts of one cluster that are kept between renderings: with thousands of routes one is a few hundred KB."""
 
 
 class SignedBundle(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,6 +82,8 @@ class Common(msgspec.Struct, frozen=True, kw_only=True):
     signer_since: int
     former_signer_private: bytes | None
     restart_delays_s: dict[str, int]
+    configs: dict[tuple[int, tuple[str, ...], Policy], bytes]
+    """By MTU, groups and policy, of nodes that the topology does not name: in a fleet nearly all have the same one."""
 
     def __repr__(self) -> str:
         """Show the version only: a traceback must not hold the signer's private key."""
@@ -113,6 +120,7 @@ def read_common(connection: sqlite3.Connection, vault: Vault, cluster: Cluster) 
         signer_since=found[0].since_version,
         former_signer_private=None if former is None else signing.signer_private(vault, *former),
         restart_delays_s={node_id: RESTART_STEP_S * rank for rank, node_id in enumerate(public, first)},
+        configs={},
     )
 
 
@@ -127,15 +135,8 @@ def node_bundle(
     )
     if node.certificate is None:
         return None
-    rendered = config.node_config(
-        node=node,
-        topology=common.topology,
-        gateways=common.gateways,
-        policy=cluster.policy,
-        blocklist=common.blocklist,
-    )
     body = bundle.build(
-        config=config.dump(rendered),
+        config=_config(node, cluster.policy, common),
         ca_pem=common.ca_pem,
         host_pem=node.certificate.pem,
         cluster_id=cluster.id,
@@ -203,6 +204,29 @@ def lighthouse_spec(connection: sqlite3.Connection, vault: Vault, cluster: Clust
         key_pem=keys.pem_x25519_private(private),
         fingerprint=certificate.fingerprint,
     )
+
+
+def _config(node: Node, policy: Policy, common: Common) -> bytes:
+    """Return the text of a node's configuration."""
+    key = (node.mtu, node.groups, policy)
+    is_named = node.is_lighthouse or node.is_relay or bool(node.routes)
+    known = None if is_named else common.configs.get(key)
+    if known is not None:
+        return known
+    text = config.dump(
+        config.node_config(
+            node=node,
+            topology=common.topology,
+            gateways=common.gateways,
+            policy=policy,
+            blocklist=common.blocklist,
+        )
+    )
+    if not is_named:
+        if len(common.configs) >= MOST_CONFIGS:
+            common.configs.clear()
+        common.configs[key] = text
+    return text
 
 
 def _signer_private(connection: sqlite3.Connection, vault: Vault, cluster_id: str) -> bytes:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 _BARE = re.compile(r"[a-z][a-z_]*\Z")
-_PLAIN = re.compile(r'[ !#-\[\]-~]*\Z')
+_PLAIN = re.compile(r"[ !#-\[\]-~]*\Z")
 """Between quotes these stand for themselves: printable ASCII without the quote and the backslash."""
 _DECIMAL = re.compile(r"-?[0-9]+\.[0-9]+\Z")
 _NOT_STRINGS = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null"})

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
 import trio.testing
 
-from edgegc.control import bundles, nodes
+from edgegc.control import bundles, existing, nodes, policies, rendering
 from edgegc.control.bundle_cache import Bundles
 from edgegc.control.control import open_control
 from edgegc.errors import Forbidden, NotFound
+from edgegc.model import message
+from edgegc.nebula import config
 from edgegc.settings import Settings
 from edgegc.store.database import MEMORY, open_database
 from edgegc.store.vault import Vault
@@ -100,6 +102,49 @@ async def test_the_same_version_has_the_same_bytes_after_a_restart() -> None:
         after = await bundles.node_bundle(control, caller)
     assert before == after
     assert before is not after
+
+
+async def test_what_nodes_have_in_common_is_rendered_once_and_each_gets_what_it_would_get_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rendered: list[str] = []
+    render = config.node_config
+
+    def counted(**given: Any) -> dict[str, object]:
+        rendered.append(given["node"].name)
+        return render(**given)
+
+    async with control_plane() as plane:
+        control = plane.control
+
+        async def check(*names: str) -> None:
+            """Compare bundles with what a rendering that knows no other node makes, and say who was rendered."""
+            monkeypatch.setattr(config, "node_config", counted)
+            offers = {node.id: await control.bundles.get(node.id) for node in made}
+            monkeypatch.undo()
+            assert rendered == [*names]
+            rendered.clear()
+            for node_id, offer in offers.items():
+
+                def alone(connection: sqlite3.Connection, node_id: str = node_id) -> object:
+                    node, cluster = existing.node(connection, node_id)
+                    common = rendering.read_common(connection, control.vault, cluster)
+                    return rendering.node_bundle(node, cluster, common, servers=())
+
+                assert offer == await control.database.read(alone)
+
+        made = [await plane.add_node(name, groups=("web",)) for name in "abc"]
+        made.append(await plane.add_node("d", groups=("db",)))
+        await check("a", "d")
+        rule = message.PolicyRule(port=80, proto="tcp", host="any", on_groups=("web",))
+        policy = message.Policy(inbound=(rule,), outbound=())
+        await policies.put(control, OPERATOR, plane.cluster_id, policy)
+        await check("a", "d")
+        await plane.patch(made[1].id, mtu=1400)
+        await check("b")
+        await nodes.set_relay(control, OPERATOR, made[0].id)
+        await nodes.set_routes(control, OPERATOR, made[3].id, message.Routes(routes=("10.20.0.0/16",)))
+        await check("a", "b", "c", "d")
 
 
 async def test_a_node_without_a_key_has_no_bundle_and_others_none_at_all() -> None:
