@@ -30,12 +30,10 @@ def carry_out(
     from edgegc.perf import document
     from edgegc.perf import run as running
 
-    last: Report | None = None
-    interrupted: BaseException | None = None
+    written: list[Report] = []
 
     def write(report: Report) -> None:
-        nonlocal last
-        last = report
+        written.append(report)
         if out is not None:
             document.write(out, report)
 
@@ -44,11 +42,8 @@ def carry_out(
             options = prepare(options)
         with watching(common, options) as observer:
             return trio.run(lambda: running.run(options, observer=observer, write=write))
-    except* KeyboardInterrupt as caught:
-        # A run takes notice of signals itself: this one came before it began, or after it ended.
-        interrupted = caught
-    if last is None:
-        write(running.unmeasured(options))
-    if last is None:
-        raise KeyboardInterrupt from interrupted
-    return last
+    except* KeyboardInterrupt:
+        # A run takes notice of signals itself: this one came before it began, or when it had ended.
+        if not written:
+            write(running.unmeasured(options))
+    return written[-1]
