@@ -17,6 +17,7 @@ from edgegc.perf.result import (
     Host,
     Mark,
     Measurement,
+    Pace,
     Report,
     Sample,
     Verdict,
@@ -56,6 +57,10 @@ class Truth:
     wobble: float = 0.02
     """How much the machine's speed differs between repetitions, for references and cases alike."""
     spread: float = 0.02
+    moods: float = 0.0
+    """How much it differs besides from case to case, within a repetition."""
+    in_turns: bool = False
+    """Whether plain Quart takes turns with closed cases, and so meets the same moods."""
     errors: dict[str, float] = field(default_factory=dict)
     """By scenario: the share of requests that go wrong."""
 
@@ -82,8 +87,9 @@ def report(truth: Truth | None = None, *, version: str = "1.0.0 (1234567)", devi
                     per_s=per_s,
                     spread=truth.spread,
                     wrong=truth.errors.get(scenario, 0.0),
+                    paces=(pace(drawn, 520e-6 * speed),) if truth.in_turns and not per_s else (),
                 )
-                for number, speed in enumerate(speeds)
+                for number, speed in enumerate(_moody(drawn, speeds, truth.moods))
             ),
         )
 
@@ -141,6 +147,7 @@ def load(
     seconds: int = 10,
     wrong: float = 0.0,
     samples: int = 3_000,
+    paces: tuple[Pace, ...] = (),
 ) -> Measurement:
     """Return a repetition under load whose requests cost so much CPU time; few latencies stand for the many."""
     cost_s *= math.exp(drawn.gauss(0, spread))
@@ -183,7 +190,21 @@ def load(
         marks=(Mark(at_s=6.0, what="checkpoint"),),
         generator_cpu_s=4.2,
         server_cpu_s=cpu_s,
+        paces=paces,
     )
+
+
+def pace(drawn: random.Random, cost_s: float) -> Pace:
+    """Return what plain Quart came to in five seconds of its turns."""
+    cost_s *= math.exp(drawn.gauss(0, 0.01))
+    requests = int(5.0 / cost_s)
+    return Pace(
+        reference="plain_quart", requests=requests, duration_s=5.0, server_cpu_s=0.97 * cost_s * requests
+    )
+
+
+def _moody(drawn: random.Random, speeds: list[float], moods: float) -> list[float]:
+    return [speed * math.exp(drawn.gauss(0, moods)) for speed in speeds] if moods else speeds
 
 
 def _inserts(drawn: random.Random, truth: Truth, speeds: list[float]) -> Case:

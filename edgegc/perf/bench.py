@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
     from pathlib import Path
 
+    from edgegc.perf.beside import Beside
     from edgegc.perf.cpus import Cpus
     from edgegc.perf.device import Cage, Device
     from edgegc.perf.ground import Elsewhere
@@ -92,8 +93,15 @@ class Found:
     parameters: dict[str, str | int | float | bool] = field(default_factory=dict)
     measurements: list[Measurement] = field(default_factory=list)
     unavailable: str = ""
-    plan: Plan | None = None
-    """The load of the case, where one load made it: the references get the same."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Companion:
+    """A reference that stood beside a case. ``missing``: why it could not."""
+
+    standard: Beside
+    found: Mapping[str, Found]
+    missing: str = ""
 
 
 class Bench:
@@ -121,6 +129,8 @@ class Bench:
         self.found: dict[str, Found] = {}
         self.warnings: list[str] = []
         """What must be said beside all that was measured."""
+        self.companions: list[Companion] = []
+        """The references that stood beside its cases."""
         self._cages: dict[int, Cage] = {}
         self._measuring: Meter | None = None
 
@@ -266,6 +276,13 @@ class Bench:
             self._measuring.plans.append(plan)
         return await generator.run(plan, on_progress=on_progress, stop=stop)
 
+    async def in_turns(self, plans: Sequence[Plan], *, turn_s: float) -> tuple[Load, ...]:
+        """Have the generator make closed loads in turns, the measured one first; raises and is cancelled like :meth:`load`."""
+        own, *others = [msgspec.structs.replace(plan, cpu=self.cpus.generator) for plan in plans]
+        if self._measuring is not None:
+            self._measuring.plans.append(own)
+        return await generator.in_turns((own, *others), turn_s=turn_s)
+
     @asynccontextmanager
     async def measure(
         self,
@@ -290,7 +307,7 @@ class Bench:
         samples: list[Sample] = []
         named = watched.roots if isinstance(watched, Processes) else ()
         before = surroundings.look(named)
-        meter = Meter(model=model)
+        meter = Meter(model=model, watched=watched)
         self._measuring = meter
         failure: Exception | None = None
         try:
@@ -373,8 +390,6 @@ class Bench:
         if self.laboratory.elsewhere is not None:
             # Under settings that we don't know: it compares with its own kind.
             found.parameters |= {"server": "at --url", "tls": self.laboratory.elsewhere.target.tls}
-        if len(meter.plans) == 1:
-            found.plan = meter.plans[0]
         found.measurements.append(
             Measurement(
                 repetition=self.repetition,
@@ -389,8 +404,11 @@ class Bench:
                 samples=tuple(msgspec.structs.replace(each, at_s=each.at_s - offset_s) for each in samples),
                 marks=tuple(msgspec.structs.replace(each, at_s=each.at_s - offset_s) for each in meter.marks),
                 generator_cpu_s=meter.generator_cpu_s,
-                server_cpu_s=monitor.cpu_between(samples, offset_s, offset_s + duration_s),
+                server_cpu_s=monitor.cpu_between(samples, offset_s, offset_s + duration_s)
+                if meter.server_cpu_s is None
+                else meter.server_cpu_s,
                 throttled_s=throttled_s,
+                paces=meter.paces,
                 invalid=tuple(meter.reasons),
             )
         )

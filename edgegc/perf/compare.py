@@ -121,8 +121,8 @@ def compare(
         else:
             rows.extend(_errors(old, case))
             rows.extend(_zeros(old, case))
-            costs_base, costs_new = machine.beside(case)
-            compared.extend(quantities.of_case(old, case, costs_base, costs_new, only_beside=not same_host))
+            standing = machine.beside(case)
+            compared.extend(quantities.of_case(old, case, standing, only_beside=not same_host))
     skipped.extend(
         Skipped(case=name, why="is not in the new report" + (", which is partial" if new.partial else ""))
         for name in before

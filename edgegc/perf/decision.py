@@ -14,10 +14,11 @@ soon not heard. A quantity (say, the CPU time per request of one case) is called
 4. If references were measured in the same runs, 1 to 3 are asked of the quantity *beside the references of the same
    repetition*, and absolutely it must be worse by half the factor (its root) at least. A machine that was slower while the
    new release was measured slows the references too, one that was faster hides nothing; and a reference that had a good moment
-   accuses nobody.
+   accuses nobody. Where both took turns within seconds they had the same moments: then it is enough that the absolute
+   interval leaves room for that much.
 
 The standard error is never smaller than is credible. Five values may lie close together by luck: a side's spread is at
-least the usual one of that kind of quantity, the median over all sides and cases compared. Two runs of the same release differ
+least the usual one of that kind of quantity, the median over all sides and cases compared in the same way. Two runs of the same release differ
 by more than their repetitions explain: :data:`DRIFT` is added, so that no number of repetitions proves a difference of a per cent
 or two. One repetition alone has no spread: then :data:`ALONE` stands for it, and only what is gross can be
 called. The bootstrap interval is widened by a normal jitter to the same variance.
@@ -36,14 +37,14 @@ from __future__ import annotations
 import math
 import random
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, get_args
 
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
 Kind = Literal["throughput", "cpu", "p50", "p99", "mean", "memory", "figure"]
 """What spreads alike. Spreads are standard deviations of the logarithm: 0.05 is about 5 %."""
@@ -86,6 +87,12 @@ MOST_RUNS: Final = 100
 """More repetitions than this are no advice."""
 
 
+How = Literal["absolute", "beside", "in turns"]
+"""How a quantity is looked at: as it stands, beside references of the same repetition, beside those that it took turns with."""
+Usual = Mapping[tuple[Kind, How], float]
+"""The spread of a repetition that is usual."""
+
+
 class Series(msgspec.Struct, frozen=True, kw_only=True):
     """One quantity on one side: a value for each repetition, and what it is for several of them together."""
 
@@ -122,6 +129,8 @@ class Pair(msgspec.Struct, frozen=True, kw_only=True):
     base_beside: Series | None = None
     """The same divided by the references of the same repetition, so that a slower machine cancels out; both or none."""
     new_beside: Series | None = None
+    in_turns: bool = False
+    """Those references took turns with the case."""
     only_beside: bool = False
     """The sides were measured on different machines: nothing absolute can be compared."""
 
@@ -169,20 +178,27 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
     """Unsure: so many more repetitions on each side would about decide it; None where more of them would not help."""
 
 
-def usual_spreads(pairs: Iterable[Pair]) -> dict[Kind, float]:
-    """Return the spread of a repetition that is usual for each kind of quantity in these runs."""
-    seen: dict[Kind, list[Series]] = {}
+def usual_spreads(pairs: Iterable[Pair]) -> Usual:
+    """Return the spread of a repetition that is usual for each kind of quantity in these runs, as it is looked at."""
+    seen: dict[tuple[Kind, How], list[Series]] = {}
     for pair in pairs:
-        sides = (pair.base_beside, pair.new_beside) if pair.only_beside else (pair.base, pair.new)
-        seen.setdefault(pair.kind, []).extend(side for side in sides if side is not None and side.freedom)
-    return {
-        kind: (
-            statistics.median(side.spread for side in seen.get(kind, ()))
-            if sum(side.freedom for side in seen.get(kind, ())) >= ENOUGH_FREEDOM
-            else alone
+        beside: How = "in turns" if pair.in_turns else "beside"
+        looked_at: tuple[tuple[How, Series | None], ...] = (
+            (beside, pair.base_beside),
+            (beside, pair.new_beside),
+            *(() if pair.only_beside else (("absolute", pair.base), ("absolute", pair.new))),
         )
-        for kind, alone in ALONE.items()
-    }
+        for how, side in looked_at:
+            if side is not None and side.freedom:
+                seen.setdefault((pair.kind, how), []).append(side)
+
+    def usual(kind: Kind, how: How) -> float:
+        sides = seen.get((kind, how), ())
+        if sum(side.freedom for side in sides) < ENOUGH_FREEDOM:
+            return ALONE[kind]
+        return statistics.median(side.spread for side in sides)
+
+    return {(kind, how): usual(kind, how) for kind in ALONE for how in get_args(How)}
 
 
 def judge(
@@ -190,7 +206,7 @@ def judge(
     *,
     factor: float,
     among: int,
-    usual: Mapping[Kind, float],
+    usual: Usual,
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> Judgement:
@@ -200,32 +216,31 @@ def judge(
     if pair.timed and pair.base_beside is None:
         drift = math.hypot(drift, UNANCHORED)
 
-    def evidence(base: Series, new: Series) -> Evidence:
+    def evidence(base: Series, new: Series, how: How) -> Evidence:
         return _evidence(
             base,
             new,
             sign=-1.0 if pair.higher_is_better else 1.0,
             drift=drift,
             among=among,
-            usual=usual[pair.kind],
+            usual=usual[pair.kind, how],
             seed=seed,
             resamples=resamples,
         )
 
-    absolute = evidence(pair.base, pair.new)
+    absolute = evidence(pair.base, pair.new, "absolute")
     beside = (
-        evidence(pair.base_beside, pair.new_beside)
+        evidence(pair.base_beside, pair.new_beside, "in turns" if pair.in_turns else "beside")
         if pair.base_beside is not None and pair.new_beside is not None
         else None
     )
     judged = absolute if beside is None else beside
     runs = min(len(pair.base.values), len(pair.new.values))
-    # How far the absolute ratio has to go in the same direction.
-    along = (
-        math.log(absolute.ratio) * 2 / math.log(factor)
-        if not (judged is absolute or pair.only_beside)
-        else None
-    )
+    # Whether the absolute ratio goes far enough in the same direction.
+    half = math.log(factor) / 2
+    alone = judged is absolute or pair.only_beside
+    worse_too = alone or math.log(absolute.high if pair.in_turns else absolute.ratio) >= half
+    better_too = alone or -math.log(absolute.low if pair.in_turns else absolute.ratio) >= half
 
     def said(
         decision: Decision, why: str = "", needs: int | None = None, *, suspicious: bool = False
@@ -235,12 +250,12 @@ def judge(
         )
 
     if judged.is_worse(factor):
-        if along is not None and along < 1:
+        if not worse_too:
             return said("unsure", "only beside the references, which got faster", suspicious=True)
         return said("regression")
     if judged.is_better(factor):
         # A machine that was slower while the references ran is no merit of the release.
-        return said("better" if along is None or along <= -1 else "ok")
+        return said("better" if better_too else "ok")
     if judged.ratio >= factor:
         return said("unsure", "", _to_prove(judged, drift, among, runs), suspicious=True)
     if judged.high < factor:

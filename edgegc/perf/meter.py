@@ -9,8 +9,9 @@ from edgegc.perf.histogram import Histogram
 from edgegc.perf.result import Figure, Mark
 
 if TYPE_CHECKING:
+    from edgegc.perf.monitor import Watched
     from edgegc.perf.plan import Load, Plan
-    from edgegc.perf.result import Better, Model
+    from edgegc.perf.result import Better, Model, Pace
 
 NS_PER_S: Final = 1_000_000_000
 
@@ -18,8 +19,9 @@ NS_PER_S: Final = 1_000_000_000
 class Meter:
     """Takes what one case came to. Entering :meth:`Bench.measure` makes it, leaving writes it down."""
 
-    def __init__(self, *, model: Model) -> None:
+    def __init__(self, *, model: Model, watched: Watched | None) -> None:
         self.model = model
+        self.watched = watched
         self.latency = Histogram()
         self.lag = Histogram()
         self.requests = 0
@@ -31,6 +33,9 @@ class Meter:
         self.reasons: list[str] = []
         self.dropped = 0
         self.generator_cpu_s = 0.0
+        self.server_cpu_s: float | None = None
+        """As loads tell it that took turns; otherwise the samples do."""
+        self.paces: tuple[Pace, ...] = ()
         self.load_s = 0.0
         self.began_at: float | None = None
         self.entered_at = time.time()
@@ -56,6 +61,8 @@ class Meter:
         self.per_second += load.per_second
         self.dropped += load.dropped
         self.generator_cpu_s += load.cpu_s
+        if load.server_cpu_s is not None:
+            self.server_cpu_s = (self.server_cpu_s or 0.0) + load.server_cpu_s
         self.load_s += load.duration_s
 
     def record(self, ns: int) -> None:

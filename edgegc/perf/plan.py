@@ -61,6 +61,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """The load begins with the first connection: each asks as soon as it is open, and opening counts as measured time."""
     cpu: int | None = None
     """The core that the generator stays on."""
+    pids: tuple[int, ...] = ()
+    """Processes whose processor time is told with the load: the target's."""
 
 
 class Answered(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,7 +89,7 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
     began_ns: int = 0
     """The same moment as ``time.monotonic_ns()``, for :attr:`Answered.at_ns`."""
     duration_s: float
-    """The plan's; shorter where it was stopped, or everything to be sent once was sent."""
+    """The plan's; shorter where it was stopped, or everything to be sent once was sent. In turns its own time alone."""
     asks: tuple[Answered, ...]
     errors: dict[str, int]
     """Of connections that no request was on: ``refused``, ``connect timeout``, ``tls`` … from the first one on."""
@@ -99,6 +101,9 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
     """How long connections took to be open, TLS included."""
     cpu_s: float
     """Of the generator in the measured time."""
+    server_cpu_s: float | None = None
+    """Of the plan's processes from the beginning of the measured time to its end, other plans' turns included; None without
+    any, or where one has ended."""
     dropped: int
     """Open model: arrivals for which no connection was free within the timeout."""
     reconnects: int = 0
@@ -114,7 +119,8 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
     """It was stopped before its time."""
 
 
-Phase = Literal["connecting", "warmup", "measuring", "draining", "over"]
+Phase = Literal["connecting", "waiting", "warmup", "measuring", "draining", "over"]
+"""``waiting``: for its turn."""
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):

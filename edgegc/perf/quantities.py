@@ -21,7 +21,7 @@ from edgegc.perf import yardstick
 from edgegc.perf.decision import Kind, Pair, Series
 from edgegc.perf.histogram import SUPPORT, highest_of
 from edgegc.perf.metrics import valid
-from edgegc.perf.yardstick import ENOUGH_CPU_S, ENOUGH_REQUESTS, Costs, Witness
+from edgegc.perf.yardstick import ENOUGH_CPU_S, ENOUGH_REQUESTS, Standing, Witness
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -42,9 +42,7 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
     pair: Pair
 
 
-def of_case(
-    old: Case, new: Case, costs_base: Costs, costs_new: Costs, *, only_beside: bool
-) -> Iterator[Compared]:
+def of_case(old: Case, new: Case, standing: Standing, *, only_beside: bool) -> Iterator[Compared]:
     """Yield what is compared of a case that both reports have, beside what the references cost on each side.
 
     ``only_beside``: of what is time, only that which has references beside it.
@@ -65,9 +63,9 @@ def of_case(
         if min(base.values) <= 0 or min(now.values) <= 0:
             return
         base_beside = new_beside = None
-        if time is not None and costs_base and costs_new:
-            base_beside = yardstick.beside(base, sides[0], costs_base, time, multiply=higher_is_better)
-            new_beside = yardstick.beside(now, sides[1], costs_new, time, multiply=higher_is_better)
+        if time is not None and standing.base and standing.new:
+            base_beside = yardstick.beside(base, sides[0], standing.base, time, multiply=higher_is_better)
+            new_beside = yardstick.beside(now, sides[1], standing.new, time, multiply=higher_is_better)
         if only_beside and base_beside is None and time is not None:
             return
         yield Compared(
@@ -82,6 +80,7 @@ def of_case(
                 new=now,
                 base_beside=base_beside,
                 new_beside=new_beside,
+                in_turns=standing.in_turns,
                 only_beside=only_beside and base_beside is not None,
             ),
         )

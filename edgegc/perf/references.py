@@ -45,6 +45,8 @@ ANSWER: Final = {"version": 1}
 BACKLOG: Final = 4096
 """Connections that wait to be accepted: the kernel's own limit cuts it to ``net.core.somaxconn``."""
 READ_BYTES: Final = 65_536
+KEEP_ALIVE_S: Final = 75.0
+"""Between its turns a connection waits; as long as ours does."""
 START_TIMEOUT_S: Final = 60.0
 """Importing Quart takes a second here, fifteen on a small board."""
 HOST: Final = "127.0.0.1"
@@ -211,6 +213,7 @@ def plain_quart(*, body_bytes: int) -> None:
     config.backlog = BACKLOG
     # Left at 1000 it would be the reconnecting that is measured, too.
     config.keep_alive_max_requests = sys.maxsize
+    config.keep_alive_timeout = KEEP_ALIVE_S
     config.errorlog = None
 
     async def run() -> None:

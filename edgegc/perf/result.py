@@ -58,6 +58,17 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True):
     what: str
 
 
+class Pace(msgspec.Struct, frozen=True, kw_only=True):
+    """What a reference came to that was asked in turns with a case: how fast the machine was at that very time."""
+
+    reference: str
+    requests: int
+    duration_s: float
+    """Of its own turns."""
+    server_cpu_s: float | None
+    """Of the reference."""
+
+
 class Measurement(msgspec.Struct, frozen=True, kw_only=True):
     """One repetition of one case of a scenario."""
 
@@ -80,6 +91,8 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
     """Of the server and its children in the measured time; None where no server is watched."""
     throttled_s: float = 0.0
     """For how long the control group held the server back."""
+    paces: tuple[Pace, ...] = ()
+    """Of closed load. With any, durations are those of the case's own turns, and samples were taken through all turns."""
     invalid: tuple[str, ...] = ()
     """Why this can't be trusted; empty where it can."""
 

@@ -14,21 +14,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
-import msgspec
 import psutil
 import trio
 
 from edgegc import errors
-from edgegc.perf import beside, cpus, device, filesystem, host, network, references, result, thresholds, units
+from edgegc.perf import cpus, device, filesystem, host, network, result, thresholds, units
 from edgegc.perf.bench import Bench, Found, Laboratory
-from edgegc.perf.plan import Ask
 from edgegc.perf.result import Case, Measurement, Report
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from edgegc.perf.bench import Suite
-    from edgegc.perf.beside import Beside
+    from edgegc.perf.bench import Companion, Suite
     from edgegc.perf.device import Device
     from edgegc.perf.ground import Elsewhere
     from edgegc.perf.result import Status
@@ -40,8 +37,6 @@ INVALID: Final = 5
 MISSED: Final = 99
 INTERRUPTED: Final = 130
 """Exit codes, as scripts know them."""
-SHORTEST_S: Final = 1.0
-"""A reference is measured for at least so long."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +91,7 @@ class _Gathered:
     trouble: dict[str, tuple[Status, list[str]]] = field(default_factory=dict)
     """Of a case: why a repetition of it measured nothing."""
 
-    def add(self, found: dict[str, Found]) -> None:
+    def add(self, found: Mapping[str, Found]) -> None:
         for case, one in found.items():
             if one.unavailable:
                 self.trouble_with(case, "unavailable", one.unavailable)
@@ -157,6 +152,23 @@ class _Course:
             for scenario in options.scenarios
         }
         self.references: dict[str, _Gathered] = {}
+
+    def take(self, companion: Companion) -> None:
+        """Take what a reference came to beside a case, where it is shown."""
+        standard = companion.standard
+        if not standard.case:
+            return
+        known = self.references.setdefault(
+            f"{standard.reference}[{standard.case}]",
+            _Gathered(
+                standard.reference,
+                f"what {standard.beside} is compared with on this machine",
+                (standard.case,),
+            ),
+        )
+        if companion.missing:
+            known.trouble_with(standard.case, "unavailable", companion.missing)
+        known.add(companion.found)
 
     def report(self, *, partial: bool) -> Report:
         """Return what there is."""
@@ -219,17 +231,10 @@ async def run(options: Options, *, observer: Observer, write: Callable[[Report],
         course.host = await host.describe(course.host, options.directory)
         for scenario, repetition in turns:
             observer.begins(scenario, repetition, left_s)
-            known = course.cases[scenario.name]
-            found = await _repetition(laboratory, scenario, repetition, known, course.warnings)
-            # Beside a server elsewhere they would tell of this machine, and not of its own.
-            for case, one in found.items() if options.elsewhere is None else ():
-                name = f"{scenario.name}[{case}]" if case else scenario.name
-                for standard in beside.of(name, quick=options.suite == "quick"):
-                    if one.measurements:
-                        await _stand_beside(laboratory, standard, one, repetition, course.references)
+            await _repetition(laboratory, scenario, repetition, course)
             left_s -= options.estimate_s(scenario)
             write(course.report(partial=True))
-            observer.ends(tuple(known.build()))
+            observer.ends(tuple(course.cases[scenario.name].build()))
         complete = True
         nursery.cancel_scope.cancel()
     final = course.report(partial=not complete)
@@ -269,10 +274,9 @@ async def _cancel_on_signal(
             return
 
 
-async def _repetition(
-    laboratory: Laboratory, scenario: Scenario, repetition: int, known: _Gathered, warnings: list[str]
-) -> dict[str, Found]:
+async def _repetition(laboratory: Laboratory, scenario: Scenario, repetition: int, course: _Course) -> None:
     """Run one repetition of a scenario; what it measured is kept, also when it is cancelled or fails half-way."""
+    known = course.cases[scenario.name]
     bench = Bench(laboratory, scenario=scenario.name, cases=scenario.cases, repetition=repetition)
     status: Status = "ok"
     why = ""
@@ -297,7 +301,9 @@ async def _repetition(
         status, why = _explain(raised)
     finally:
         known.add(bench.found)
-        warnings += [each for each in bench.warnings if each not in warnings]
+        for companion in bench.companions:
+            course.take(companion)
+        course.warnings += [each for each in bench.warnings if each not in course.warnings]
     if why:
         for case in scenario.cases:
             if case not in bench.found:
@@ -306,46 +312,6 @@ async def _repetition(
         for case in scenario.cases:
             if case not in bench.found:
                 known.trouble_with(case, "failed", "the scenario announces it and did not measure it")
-    return bench.found
-
-
-async def _stand_beside(
-    laboratory: Laboratory,
-    standard: Beside,
-    found: Found,
-    repetition: int,
-    standards: dict[str, _Gathered],
-) -> None:
-    """Give a reference the load that a case had."""
-    plan = found.plan
-    if plan is None:
-        return
-    name = f"{standard.reference}[{standard.case}]"
-    known = standards.setdefault(
-        name,
-        _Gathered(
-            standard.reference, f"what {standard.beside} is compared with on this machine", (standard.case,)
-        ),
-    )
-    bench = Bench(laboratory, scenario=standard.reference, cases=(standard.case,), repetition=repetition)
-    try:
-        async with bench.reference(standard.reference, body_bytes=standard.body_bytes) as reference:
-            # A plan whose requests are used up ends before its time.
-            duration_s = max(SHORTEST_S, found.measurements[-1].duration_s)
-            ask = Ask(name=standard.reference, requests=(references.REQUEST,))
-            plan = msgspec.structs.replace(plan, target=reference.target, asks=(ask,), duration_s=duration_s)
-            async with bench.measure(
-                standard.case,
-                model="closed",
-                of=reference,
-                parameters={"connections": plan.connections, "beside": standard.beside},
-            ) as meter:
-                meter.take(await bench.load(plan))
-    except Exception as raised:
-        await trio.lowlevel.checkpoint_if_cancelled()
-        known.trouble_with(standard.case, *_explain(raised))
-    finally:
-        known.add(bench.found)
 
 
 def lacks(needs: Iterable[Need], *, nebula: Path | None, ram_bytes: int, free_bytes: int) -> str:

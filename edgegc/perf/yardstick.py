@@ -1,6 +1,7 @@
 """How slow the machine was in each repetition, as the references tell that both of two reports have.
 
-Knows no quantity but those that it holds against it.
+Those that took turns with a case tell it for that case; where none did, those that took turns with other cases of its scenario,
+seconds before; else all. Knows no quantity but those that it holds against it.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from edgegc.perf.decision import Series
 from edgegc.perf.metrics import valid
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-    from edgegc.perf.result import Case, Measurement, Report
+    from edgegc.perf.result import Case, Measurement, Pace, Report
 
 ENOUGH_CPU_S: Final = 0.5
 """CPU time is counted in ticks of 10 ms: of less, one tick is more than 2 %."""
@@ -39,32 +40,53 @@ Costs = dict[int, Cost]
 Witness = Literal["wall", "cpu"]
 
 
+class Standing(msgspec.Struct, frozen=True, kw_only=True):
+    """What references took in the repetitions of both sides. ``in_turns``: with the very case that is compared."""
+
+    base: Costs = {}
+    new: Costs = {}
+    in_turns: bool = False
+
+
 class Machine:
     """How slow the machine was in each repetition, as the references tell that both reports have."""
 
-    def __init__(self, pairs: Sequence[tuple[Case, Case]]) -> None:
+    def __init__(self, pairs: Sequence[tuple[Case, Case]], paced: Mapping[str, Standing]) -> None:
         self.pairs = pairs
+        self.paced = paced
+        """What took turns with a case, by its name."""
 
     @classmethod
     def of(cls, base: Report, new: Report) -> Machine:
         """Return what the references tell that were measured in the same way in both reports."""
         before = {case.name: case for case in base.references}
         pairs = [(before[case.name], case) for case in new.references if case.name in before]
+        cases = {case.name: case for case in base.cases}
+        paced = {case.name: _paced(cases[case.name], case) for case in new.cases if case.name in cases}
         return cls(
             [
                 (old, case)
                 for old, case in pairs
                 if not alike.differing(old, case) and _reference_costs(old) and _reference_costs(case)
-            ]
+            ],
+            {name: found for name, found in paced.items() if found is not None},
         )
 
-    def beside(self, case: Case) -> tuple[Costs, Costs]:
-        """Return what the references took that were measured right after a case; where there is none, all of them."""
+    def beside(self, case: Case) -> Standing:
+        """Return what the references took that tell most of a case."""
+        if case.name in self.paced:
+            return self.paced[case.name]
         own = [pair for pair in self.pairs if pair[1].parameters.get("beside") == case.name]
-        chosen = own or self.pairs
-        base = _geometric([_reference_costs(old) for old, _ in chosen])
-        new = _geometric([_reference_costs(now) for _, now in chosen])
-        return (base, new) if base and new else ({}, {})
+        near = [found for name, found in self.paced.items() if name.partition("[")[0] == case.scenario]
+        then = [
+            Standing(base=_reference_costs(old), new=_reference_costs(now)) for old, now in own or self.pairs
+        ]
+        for witnesses in (near, then):
+            base = _geometric([each.base for each in witnesses])
+            new = _geometric([each.new for each in witnesses])
+            if base and new:
+                return Standing(base=base, new=new)
+        return Standing()
 
     @property
     def slower(self) -> float | None:
@@ -90,6 +112,37 @@ def _reference_costs(case: Case) -> Costs:
         for m in valid(case)
         if m.requests >= ENOUGH_REQUESTS and m.model == "closed" and m.duration_s > 0
     }
+
+
+def _paced(old: Case, new: Case) -> Standing | None:
+    """Return what those references took that took turns with a case on both sides; None without any."""
+    sides = [
+        {
+            m.repetition: {p.reference: p for p in m.paces if p.requests >= ENOUGH_REQUESTS}
+            for m in valid(case)
+        }
+        for case in (old, new)
+    ]
+    if not all(any(side.values()) for side in sides):
+        return None
+    told = [paces for side in sides for paces in side.values() if paces]
+    names = set.intersection(*map(set, told))
+    counted = all((paces[name].server_cpu_s or 0.0) >= ENOUGH_CPU_S for paces in told for name in names)
+    base, now = (
+        _geometric(
+            [
+                {number: _pace_cost(paces[name], counted) for number, paces in side.items() if paces}
+                for name in names
+            ]
+        )
+        for side in sides
+    )
+    return Standing(base=base, new=now, in_turns=True) if names else None
+
+
+def _pace_cost(pace: Pace, counted: bool) -> Cost:
+    wall = pace.duration_s / pace.requests
+    return Cost(wall=wall, cpu=(pace.server_cpu_s or 0.0) / pace.requests if counted else wall)
 
 
 def _geometric(costs: Sequence[Costs]) -> Costs:

@@ -492,3 +492,98 @@ async def test_plain_quart_answers_a_version_check_and_bytes() -> None:
         assert only(load).requests == 4
         assert not load.reconnects
         assert only(load).bytes_read > 4 * body_bytes
+
+
+def turns(asked: list[str]) -> list[str]:
+    """Return who was asked, once for each time that it was somebody else's turn."""
+    return [name for number, name in enumerate(asked) if not number or asked[number - 1] != name]
+
+
+async def test_closed_loads_that_take_turns_never_ask_at_the_same_time() -> None:
+    asked: list[str] = []
+    out = {"case": 0, "beside": 0}
+
+    async def answer(name: str) -> bytes:
+        asked.append(name)
+        out[name] += 1
+        assert not out["case" if name == "beside" else "beside"]
+        await trio.sleep(0.01)
+        out[name] -= 1
+        return OK
+
+    async with serving(lambda *_: answer("case")) as case, serving(lambda *_: answer("beside")) as beside:
+        plans = [plan(each, duration_s=0.4, warmup_s=0.1) for each in (case, beside)]
+        loads = await client.in_turns(plans, turn_s=0.1)
+    # The warmup and four turns each; the first plan has the last one.
+    assert turns(asked) == ["beside", "case"] * 5
+    for load in loads:
+        answered = only(load)
+        assert answered.errors == {}
+        # Each of four connections is answered every 10 ms, for 0.4 s.
+        assert 60 <= answered.requests <= 160
+        assert load.duration_s == pytest.approx(0.44, abs=0.1)
+        # Nobody waits for a turn while it is asked.
+        assert answered.latency.max_ns < 80_000_000
+        assert not load.partial
+        assert load.unanswered == {}
+        assert load.cpu_s > 0
+
+
+async def test_a_plan_that_has_used_up_its_requests_ends_all_that_take_turns_with_it() -> None:
+    async with serving(lambda *_: OK) as case, serving(lambda *_: OK) as beside:
+        each_once = Ask(name="each", requests=tuple(get(f"/{n}") for n in range(300)), once=True)
+        used_up, other = await client.in_turns(
+            [plan(case, each_once, duration_s=30.0), plan(beside, duration_s=30.0)], turn_s=0.05
+        )
+    assert only(used_up).requests == 300
+    assert sorted(case.paths(), key=lambda path: int(path[1:])) == [b"/%d" % n for n in range(300)]
+    assert only(other).requests > 0
+    assert other.duration_s < 10
+
+
+async def test_what_is_lost_in_a_turn_is_an_error_of_its_own_and_holds_up_nobody_for_long() -> None:
+    async def sometimes(count: list[int]) -> bytes:
+        count[0] += 1
+        if count[0] % 50 == 0:
+            await trio.sleep_forever()
+        return OK
+
+    count = [0]
+    async with serving(lambda *_: sometimes(count)) as case, serving(lambda *_: OK) as beside:
+        lossy, sound = await client.in_turns(
+            [plan(case, duration_s=0.6, timeout_s=0.2), plan(beside, duration_s=0.6)], turn_s=0.2
+        )
+    assert set(only(lossy).errors) == {"timeout"}
+    assert only(lossy).requests > 100
+    assert only(sound).errors == {}
+
+
+async def test_the_processor_time_of_a_plans_processes_is_that_of_the_measured_time() -> None:
+    async with references.running("raw_echo") as echo:
+        asked = Plan(
+            target=echo.target,
+            asks=(Ask(name="a", requests=(references.REQUEST,)),),
+            connections=4,
+            duration_s=0.5,
+            warmup_s=0.2,
+            pids=(echo.pid,),
+        )
+        before_s = psutil.Process(echo.pid).cpu_times()
+        load = await client.run(asked)
+        after_s = psutil.Process(echo.pid).cpu_times()
+    assert load.server_cpu_s is not None
+    assert 0 < load.server_cpu_s < after_s.user + after_s.system - before_s.user - before_s.system
+
+
+async def test_an_open_load_takes_no_turns() -> None:
+    async with serving(lambda *_: OK) as server:
+        with pytest.raises(Unavailable, match="only closed loads can take turns"):
+            await client.in_turns([plan(server), plan(server, rate_per_s=10.0)], turn_s=0.1)
+
+
+async def test_cancelling_ends_those_that_take_turns() -> None:
+    async with serving(lambda *_: OK) as server:
+        with trio.move_on_after(1.0) as scope:
+            await client.in_turns([plan(server, duration_s=60.0)] * 2, turn_s=0.1)
+    assert scope.cancelled_caught
+    assert not [child for child in psutil.Process().children() if "_generator" in child.cmdline()]

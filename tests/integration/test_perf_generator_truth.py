@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 import psutil
@@ -187,6 +188,45 @@ async def test_a_generator_that_stalls_says_so_and_its_load_is_invalid() -> None
         assert any("the generator lagged" in complaint for complaint in _complaints(load))
 
     await measured(Flaws(), right, connections=50, duration_s=2.0, rate_per_s=1000.0, during=stall)
+
+
+async def test_loads_that_take_turns_are_each_measured_right() -> None:
+    """Little's law holds for the time of one's own turns, and nobody else's delay is in a latency."""
+    delays_ms = {"slow": 200, "quick": 100}
+    connections = 20
+    for remaining in reversed(range(TRIES)):
+        async with AsyncExitStack() as stack:
+            echoes = [
+                await stack.enter_async_context(
+                    references.running("raw_echo", flaws=Flaws(delay_ms=delay_ms))
+                )
+                for delay_ms in delays_ms.values()
+            ]
+            plans = [
+                Plan(
+                    target=echo.target,
+                    asks=(VERSION,),
+                    connections=connections,
+                    duration_s=2.0,
+                    warmup_s=0.2,
+                    timeout_s=5.0,
+                )
+                for echo in echoes
+            ]
+            loads = await client.in_turns(plans, turn_s=0.5)
+        try:
+            for load, delay_ms in zip(loads, delays_ms.values(), strict=True):
+                found = latency(load)
+                assert found.value_at(50) == near(delay_ms * MS)
+                assert found.mean_ns == near(delay_ms * MS)
+                assert found.max_ns < 2 * delay_ms * MS
+                assert load.asks[0].requests / load.duration_s == near(connections / (delay_ms / 1000))
+                assert not load.asks[0].errors
+        except AssertionError:
+            if not remaining:
+                raise
+        else:
+            return
 
 
 async def _found_generator() -> int:

@@ -175,20 +175,49 @@ async def test_a_server_that_does_not_start_is_a_failure_and_tells_its_last_word
     assert "this is no release" in case.reasons[0]
 
 
-async def test_a_reference_gets_the_load_of_the_case_that_it_stands_beside(directory: Path) -> None:
-    async def version(bench: Bench) -> None:
-        async with (
-            bench.server(nodes=5) as served,
-            bench.measure("hot-closed", model="closed", of=served) as meter,
-        ):
-            meter.take(await bench.load(checks(served, connections=7)))
+async def asked_closed(bench: Bench) -> None:
+    async with bench.ground(nodes=5) as place:
+        asks = [Ask(name="version", requests=tuple(requests.version(n.token) for n in place.seeded.nodes))]
+        await paces.closed(bench, place, "hot-closed", asks, connections=7)
 
-    report, _, _ = await measured(directory, scenario(version, "hot-closed", name="api.version"))
+
+async def test_a_reference_takes_turns_with_the_case_that_it_stands_beside_and_has_its_load(
+    directory: Path,
+) -> None:
+    report, _, _ = await measured(directory, scenario(asked_closed, "hot-closed", name="api.version"))
+    (found,) = report.cases[0].measurements
+    assert found.requests > 20
+    assert found.server_cpu_s
     assert [each.name for each in report.references] == ["raw_echo[version]", "plain_quart[version]"]
     for each in report.references:
         assert each.parameters["connections"] == 7
-        assert each.measurements[0].requests > 20
-        assert each.measurements[0].errors == {}
+        (beside,) = each.measurements
+        assert beside.requests > 20
+        assert beside.errors == {}
+        assert beside.server_cpu_s
+        # Own turns alone: as much of them as the case had.
+        assert beside.duration_s == pytest.approx(found.duration_s, rel=0.3)
+    trusted = {each.scenario: each.measurements[0] for each in report.references if each.status == "ok"}
+    assert {each.reference: each.requests for each in found.paces} == {
+        name: each.requests for name, each in trusted.items()
+    }
+
+
+async def test_a_reference_that_only_tells_the_pace_is_no_case_of_the_report(directory: Path) -> None:
+    async def node_get(bench: Bench) -> None:
+        bench.suite = "full"  # the quick one has no such references
+        async with bench.ground(nodes=5) as place:
+            token = place.seeded.admin_token
+            asks = [
+                Ask(name="get", requests=tuple(requests.node_get(token, n.id) for n in place.seeded.nodes))
+            ]
+            await paces.closed(bench, place, "closed", asks, connections=4, seconds=1.0)
+
+    report, _, _ = await measured(directory, scenario(node_get, "closed", name="api.node_get"))
+    assert report.references == ()
+    (found,) = report.cases[0].measurements
+    # On a machine that others use, the reference can't be trusted any more than the case.
+    assert [each.reference for each in found.paces] == ["plain_quart"] * (not found.invalid)
 
 
 async def test_a_mix_may_have_all_kinds_of_requests(directory: Path) -> None:

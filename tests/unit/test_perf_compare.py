@@ -78,6 +78,30 @@ def test_a_machine_that_got_a_third_slower_is_no_regression_and_is_told() -> Non
     assert found.machine == pytest.approx(1.33, rel=0.05)
 
 
+MOODY = {"wobble": 0.08, "moods": 0.08}
+"""A shared virtual machine whose speed differs by a fifth from minute to minute, and from second to second."""
+
+
+def moody(seed: int, **more: object) -> Report:
+    return report(Truth(seed=seed, in_turns=True, **MOODY, **more))  # type: ignore[arg-type]
+
+
+def test_on_a_moody_machine_15_percent_are_found_where_references_took_turns_with_the_case() -> None:
+    slower = {"api.version": 1.15}
+    before = moody(1)
+    for seed in range(2, 7):
+        assert worse(compare(before, moody(seed))) == set()
+        found = worse(compare(before, moody(seed, slower=slower)))
+        assert ("api.version[hot-closed]", "CPU per request") in found
+        assert {case for case, _ in found} <= {"api.version[hot-closed]", "api.version[hot-open]"}
+
+
+def test_a_report_of_turns_is_compared_with_one_that_had_none() -> None:
+    rows = compare(base(), report(Truth(seed=2, in_turns=True))).rows
+    assert {row.case for row in rows} >= {"api.version[hot-closed]", "api.node_create[closed]"}
+    assert not [row for row in rows if row.decision == "regression"]
+
+
 def test_a_store_that_is_twice_as_slow_is_found() -> None:
     found = compare(base(), report(Truth(seed=2, slower={"db.node_insert": 2.0})))
     assert ("db.node_insert[1]", "p50") in worse(found)

@@ -52,21 +52,30 @@ def suite(
     machine: float = 0.03,
     slower: float = 1.0,
     references: bool = True,
+    moods: float = 0.0,
+    in_turns: bool = False,
 ) -> list[Pair]:
     """Return a full suite measured twice: 60 cases with 4 quantities each, of which the first three cases may be slower:
     an endpoint under closed load, under open load, and asked with what is known already.
 
     The machine as a whole differs by ``machine`` between the two runs; every quantity has a spread of its own around what is
-    typical, sometimes thrice that, and one repetition in twenty has an accident.
+    typical, sometimes thrice that, and one repetition in twenty has an accident. ``moods``: besides, its speed differs by so much
+    from case to case within a repetition; references meet the same of those closed cases with which they take turns.
     """
-    moods = [drawn.gauss(0, machine) for _ in range(2)]
-    wobble = [[mood + drawn.gauss(0, 0.01) for _ in range(repeat)] for mood in moods]
+    paces = [drawn.gauss(0, machine) for _ in range(2)]
+    wobble = [[pace + drawn.gauss(0, 0.01) for _ in range(repeat)] for pace in paces]
     beside = [[w + drawn.gauss(0, 0.01) for w in side] for side in wobble]
     pairs = []
     for case in range(CASES):
         kinds: tuple[Kind, ...] = (
             ("throughput", "cpu", "memory", "figure") if case % 2 == 0 else ("p50", "p99", "cpu", "memory")
         )
+        felt = [[drawn.gauss(0, moods) if moods else 0.0 for _ in range(repeat)] for _ in range(2)]
+        shared = in_turns and case % 2 == 0
+        heard = [
+            [echo + (mood if shared else 0.0) for echo, mood in zip(*each, strict=True)]
+            for each in zip(beside, felt, strict=True)
+        ]
         for kind in kinds:
             spread = TYPICAL[kind] * math.exp(drawn.gauss(0, 0.5))
             sides = []
@@ -77,7 +86,7 @@ def suite(
                     if drawn.random() < 0.05:
                         noise += abs(drawn.gauss(0, 4 * spread))
                     if kind != "memory":
-                        noise += wobble[side][repetition]
+                        noise += wobble[side][repetition] + felt[side][repetition]
                     if side and case < SLOWER_CASES and kind != "memory":
                         noise += math.log(slower)
                     logs.append(-noise if kind == "throughput" else noise)
@@ -85,7 +94,7 @@ def suite(
             higher = kind == "throughput"
             normal = [
                 [log + (echo if higher else -echo) for log, echo in zip(logs, echoes, strict=True)]
-                for logs, echoes in zip(sides, beside, strict=True)
+                for logs, echoes in zip(sides, heard, strict=True)
             ]
             timed = references and kind != "memory"
             pairs.append(
@@ -97,6 +106,7 @@ def suite(
                     new=series(sides[1]),
                     base_beside=series(normal[0]) if timed else None,
                     new_beside=series(normal[1]) if timed else None,
+                    in_turns=shared,
                 )
             )
     return pairs
@@ -145,6 +155,13 @@ def test_a_handler_that_is_15_percent_slower_is_found_with_five_repetitions() ->
     drawn = random.Random("slower handler")
     found = sum(alarms(suite(drawn, slower=1.15)) > 0 for _ in range(10))
     assert found >= 9
+
+
+def test_15_percent_are_found_on_a_moody_machine_where_references_took_turns_with_the_cases() -> None:
+    drawn = random.Random("moods")
+    found = sum(alarms(suite(drawn, slower=1.15, moods=0.08, in_turns=True)) > 0 for _ in range(10))
+    assert found >= 9
+    assert sum(alarms(suite(drawn, moods=0.08, in_turns=True)) for _ in range(10)) == 0
 
 
 def test_a_handler_that_is_twice_as_slow_is_always_found() -> None:
@@ -220,6 +237,39 @@ def test_values_that_agree_by_luck_are_not_believed_more_than_is_usual() -> None
     usual = usual_spreads([lucky, *others])
     assert judge(lucky, factor=FACTOR, among=6, usual=usual).decision == "unsure"
     assert judge(lucky, factor=FACTOR, among=6, usual=usual_spreads([lucky])).decision == "regression"
+
+
+def in_turns(base: Sequence[float], new: Sequence[float], *moods: Sequence[float]) -> Judgement:
+    """Return what is said of a quantity that is steady beside references, on a machine with these moods on either side."""
+    absolute = [
+        series([math.log(value * mood) for value, mood in zip(values, felt, strict=True)])
+        for values, felt in zip((base, new), moods, strict=True)
+    ]
+    pair = Pair(
+        kind="cpu",
+        higher_is_better=False,
+        base=absolute[0],
+        new=absolute[1],
+        base_beside=series(list(map(math.log, base))),
+        new_beside=series(list(map(math.log, new))),
+        in_turns=True,
+    )
+    return judge(pair, factor=FACTOR, among=1, usual=usual_spreads([pair]))
+
+
+STEADY = [40.0, 40.4, 39.8, 40.2, 40.0]
+
+
+def test_what_took_turns_with_references_is_believed_beside_them_however_moody_the_machine() -> None:
+    moods = [1.15, 0.85, 1.0, 1.1, 0.9], [0.95, 0.8, 1.1, 0.9, 1.0]
+    assert in_turns(STEADY, [1.15 * value for value in STEADY], *moods).decision == "regression"
+    assert in_turns(STEADY, list(reversed(STEADY)), *moods).decision == "ok"
+
+
+def test_what_is_surely_not_slower_as_it_stands_is_no_regression_beside_references() -> None:
+    moods = [1.0, 1.01, 0.99, 1.0, 1.0], [0.80, 0.81, 0.79, 0.80, 0.80]
+    found = in_turns(STEADY, [1.15 * value for value in STEADY], *moods)
+    assert (found.decision, found.why) == ("unsure", "only beside the references, which got faster")
 
 
 def test_the_same_values_get_the_same_interval_each_time() -> None:

@@ -13,10 +13,10 @@ import trio
 from edgegc.errors import Unavailable
 from edgegc.perf import respawn
 from edgegc.perf.child import child
-from edgegc.perf.generator.wire import Done, Failed, answers, packed
+from edgegc.perf.generator.wire import Done, Failed, Task, answers, packed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from edgegc.perf.generator.wire import Answer, Incoming
     from edgegc.perf.plan import Load, Plan, Progress
@@ -34,9 +34,27 @@ async def run(
     it is partial. Cancelling ends the process and waits for that, ten seconds at most. Raises Unavailable where the
     target takes no connections, this machine allows too few, or the generator breaks; the sentence says which.
     """
+    (load,) = await _done(Task(plans=(plan,)), on_progress=on_progress, stop=stop)
+    return load
+
+
+async def in_turns(plans: Sequence[Plan], *, turn_s: float) -> tuple[Load, ...]:
+    """Run closed plans in one process, in turns of ``turn_s``, and return what became of each: see the module ``turns``.
+
+    They end together, when the first one does. Cancelled, and raises, as :func:`run`.
+    """
+    return await _done(Task(plans=tuple(plans), turn_s=turn_s))
+
+
+async def _done(
+    task: Task,
+    *,
+    on_progress: Callable[[Progress], None] | None = None,
+    stop: trio.Event | None = None,
+) -> tuple[Load, ...]:
     async with child(respawn.perf("_generator")) as process:
         with suppress(trio.BrokenResourceError):  # it died at once: its last words say why
-            await process.outgoing.send_all(packed(plan))
+            await process.outgoing.send_all(packed(task))
         incoming = answers(process.incoming)
         async with trio.open_nursery() as nursery:
             if stop is not None:
@@ -47,7 +65,7 @@ async def run(
             raise Unavailable(f"the load generator broke: {await process.last_words()}")
     if isinstance(ended, Failed):
         raise Unavailable(ended.sentence)
-    return ended.load
+    return ended.loads
 
 
 async def _listen(

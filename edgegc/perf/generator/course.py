@@ -15,6 +15,7 @@ from collections import deque
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Final
 
+from edgegc.perf import process
 from edgegc.perf.generator.connections import Connection
 from edgegc.perf.generator.schedule import NEVER_NS, NS_PER_S, Arrivals, Deck, UsedUp
 from edgegc.perf.generator.tally import Tally
@@ -40,7 +41,7 @@ came back at once would be all that it sees."""
 
 
 class Course:
-    """One plan, from its first connection to its last answer."""
+    """One plan, from its first connection to its last answer. :mod:`edgegc.perf.generator.turns` has one with pauses."""
 
     def __init__(
         self, plan: Plan, *, place: Place, loop: Loop, on_progress: Callable[[Progress], None]
@@ -76,22 +77,32 @@ class Course:
         self._began_at = 0.0
         self._cpu_begin_s = 0.0
         self._cpu_s = 0.0
+        self._server_cpu_begin_s: float | None = None
+        self._server_cpu_s: float | None = None
         self._partial = False
         self._unanswered: dict[str, int] = {}
 
-    async def run(self) -> Load:
+    async def run(self) -> tuple[Load]:
         """Go through it and return what became of it. Cancelling closes all connections."""
+        self.start()
+        try:
+            await self._loop.run()
+            return (self.load(),)
+        finally:
+            self.close()
+
+    def start(self) -> None:
+        """Begin to open connections; all else follows, once the loop runs."""
         begin_ns = monotonic_ns()
         if self._plan.eager:
             self._begin()
         self._loop.call_at(begin_ns, lambda: self._open_more(begin_ns))
         self._loop.call_at(begin_ns + SWEEP_NS, self._sweep)
-        try:
-            await self._loop.run()
-            return self._load()
-        finally:
-            for connection in self._connections:
-                connection.close()
+
+    def close(self) -> None:
+        """Close all connections."""
+        for connection in self._connections:
+            connection.close()
 
     def stop(self) -> None:
         """End now: what is out is not waited for, and the load says that it is partial."""
@@ -231,6 +242,13 @@ class Course:
             self._phase = "measuring"
             self._began_at = time.time()
             self._cpu_begin_s = time.process_time()
+            self._server_cpu_begin_s = self._used_by_server()
+
+    def _used_by_server(self) -> float | None:
+        try:
+            return sum(process.stat(pid).cpu_s for pid in self._plan.pids) if self._plan.pids else None
+        except process.Gone:
+            return None
 
     def _counts(self, due_ns: int, now_ns: int) -> bool:
         moment_ns = now_ns if self._arrivals is None else due_ns
@@ -326,6 +344,8 @@ class Course:
         if self._phase in ("warmup", "measuring"):
             self._cpu_s = time.process_time() - self._cpu_begin_s if self._began_at else 0.0
         self._end_ns = min(self._end_ns, monotonic_ns())
+        if self._server_cpu_begin_s is not None and (used_s := self._used_by_server()) is not None:
+            self._server_cpu_s = used_s - self._server_cpu_begin_s
         self._sending = False
         self._phase = "over"
         for connection in self._waiting:
@@ -371,7 +391,8 @@ class Course:
             errors=self._tally.failures,
         )
 
-    def _load(self) -> Load:
+    def load(self) -> Load:
+        """Return what became of it, once it is over."""
         tally = self._tally
         duration_s = max(0, self._end_ns - self._begin_ns) / NS_PER_S if self._began_at else 0.0
         answers = [connection.answers for connection in self._connections]
@@ -385,6 +406,7 @@ class Course:
             per_second=tuple(tally.per_second[: int(duration_s)]),
             connect=tally.connect.counts(),
             cpu_s=self._cpu_s,
+            server_cpu_s=self._server_cpu_s,
             dropped=tally.dropped,
             reconnects=tally.reconnects,
             connected=self._open,

@@ -1,6 +1,6 @@
-"""The generator's process: a plan on standard input, what became of it on standard output. Hidden command ``_generator``.
+"""The generator's process: a task on standard input, what became of it on standard output. Hidden command ``_generator``.
 
-SIGTERM, or the end of standard input, ends a plan early; what it has is still told. Knows no suite.
+SIGTERM, or the end of standard input, ends it early; what it has is still told. Knows no suite.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import signal
 import socket
 import sys
 from contextlib import suppress
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -21,8 +21,12 @@ from edgegc.perf.generator.connections import Place
 from edgegc.perf.generator.course import Course
 from edgegc.perf.generator.loop import Loop
 from edgegc.perf.generator.schedule import LONGEST_DECK
-from edgegc.perf.generator.wire import Done, Failed, Incoming, Said, packed, plans
+from edgegc.perf.generator.turns import Rounds
+from edgegc.perf.generator.wire import Done, Failed, Incoming, Said, Task, packed, tasks
 from edgegc.perf.plan import Load, Plan, Progress
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 REACH_TIMEOUT_S: Final = 5.0
 """A target that takes no connection in this time is not there."""
@@ -33,7 +37,7 @@ PROGRESS_HELD: Final = 16
 
 
 def main() -> None:
-    """Run one plan. Says nothing on standard error unless it is broken."""
+    """Do one task. Says nothing on standard error unless it is broken."""
     # Ctrl-C is for the suite, which then asks for what there is.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     trio.run(_main)
@@ -42,16 +46,16 @@ def main() -> None:
 async def _main() -> None:
     answers = trio.lowlevel.FdStream(os.dup(sys.stdout.fileno()))
     source = trio.lowlevel.FdStream(os.dup(sys.stdin.fileno()))
-    incoming = plans(source)
+    incoming = tasks(source)
     async with answers, source:
-        plan = await incoming.next()
-        if plan is None:
+        task = await incoming.next()
+        if task is None:
             return
         last: Done | Failed
         try:
-            _check(plan)
-            place = await _reach(plan)
-            last = Done(load=await _follow(plan, place, incoming, answers))
+            _check(task)
+            places = [await _reach(plan) for plan in task.plans]
+            last = Done(loads=await _follow(task, places, incoming, answers))
         except Error as error:
             last = Failed(sentence=error.message)
         try:
@@ -60,7 +64,9 @@ async def _main() -> None:
             return  # whoever asked is gone
 
 
-async def _follow(plan: Plan, place: Place, incoming: Incoming[Plan], answers: trio.abc.SendStream) -> Load:
+async def _follow(
+    task: Task, places: Sequence[Place], incoming: Incoming[Task], answers: trio.abc.SendStream
+) -> tuple[Load, ...]:
     loop = Loop()
     said, to_say = trio.open_memory_channel[Progress](PROGRESS_HELD)
 
@@ -68,9 +74,13 @@ async def _follow(plan: Plan, place: Place, incoming: Incoming[Plan], answers: t
         with suppress(trio.WouldBlock):
             said.send_nowait(progress)
 
-    course = Course(plan, place=place, loop=loop, on_progress=say)
-    if plan.cpu is not None:
-        os.sched_setaffinity(0, {plan.cpu})
+    if len(task.plans) == 1:
+        course: Course | Rounds = Course(task.plans[0], place=places[0], loop=loop, on_progress=say)
+    else:
+        course = Rounds(task.plans, places=places, turn_s=task.turn_s, loop=loop)
+    cpu = task.plans[0].cpu
+    if cpu is not None:
+        os.sched_setaffinity(0, {cpu})
     # Nothing here makes circles; looking for them among thousands of connections takes milliseconds.
     gc.collect()
     gc.freeze()
@@ -80,20 +90,20 @@ async def _follow(plan: Plan, place: Place, incoming: Incoming[Plan], answers: t
             nursery.start_soon(_stop_on_signal, course)
             nursery.start_soon(_stop_on_end, course, incoming)
             nursery.start_soon(_tell, to_say, answers)
-            load = await course.run()
+            loads = await course.run()
             nursery.cancel_scope.cancel()
     finally:
         loop.close()
-    return load
+    return loads
 
 
-async def _stop_on_signal(course: Course) -> None:
+async def _stop_on_signal(course: Course | Rounds) -> None:
     with trio.open_signal_receiver(signal.SIGTERM) as signals:
         async for _ in signals:
             course.stop()
 
 
-async def _stop_on_end(course: Course, incoming: Incoming[Plan]) -> None:
+async def _stop_on_end(course: Course | Rounds, incoming: Incoming[Task]) -> None:
     while await incoming.next() is not None:
         pass
     course.stop()
@@ -109,8 +119,25 @@ async def _tell(progress: trio.MemoryReceiveChannel[Progress], answers: trio.abc
             return  # the end of standard input tells the same
 
 
-def _check(plan: Plan) -> None:
+def _check(task: Task) -> None:
     """Raise Invalid for what can't be asked, Unavailable for what this machine does not allow."""
+    for plan in task.plans:
+        _check_plan(plan)
+        if len(task.plans) > 1 and (plan.rate_per_s is not None or plan.eager):
+            raise Invalid(
+                "only closed loads can take turns, and none that begins while connections are opened"
+            )
+    connections = sum(plan.connections for plan in task.plans)
+    wanted = connections + OWN_FILES
+    allowed = _raise_file_limit(wanted)
+    if allowed < wanted:
+        raise Unavailable(
+            f"{connections:,} connections need {wanted:,} open files, and this machine allows {allowed:,} a"
+            f" process; as root: ulimit -Hn {wanted}"
+        )
+
+
+def _check_plan(plan: Plan) -> None:
     if plan.connections < 1 or not plan.asks:
         raise Invalid("a load needs at least one connection and one kind of request")
     for ask in plan.asks:
@@ -122,13 +149,6 @@ def _check(plan: Plan) -> None:
         raise Invalid(f"the weights of a load must not sum up to more than {LONGEST_DECK:,}")
     if plan.rate_per_s is not None and not plan.rate_per_s > 0:
         raise Invalid("an open load needs a rate above 0")
-    wanted = plan.connections + OWN_FILES
-    allowed = _raise_file_limit(wanted)
-    if allowed < wanted:
-        raise Unavailable(
-            f"{plan.connections:,} connections need {wanted:,} open files, and this machine allows {allowed:,} a"
-            f" process; as root: ulimit -Hn {wanted}"
-        )
 
 
 def _raise_file_limit(wanted: int) -> int:

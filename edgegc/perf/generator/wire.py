@@ -1,7 +1,7 @@
 """What the suite and the generator's process say to each other: length-prefixed msgpack on standard input and output.
 
-The suite sends one plan and keeps its end open: the process ends when it is closed, so that none outlives its suite. The
-process answers any number of :class:`~edgegc.perf.plan.Progress`, then one :class:`Done` or :class:`Failed`.
+The suite sends one :class:`Task` and keeps its end open: the process ends when it is closed, so that none outlives its suite.
+The process answers any number of :class:`~edgegc.perf.plan.Progress`, then one :class:`Done` or :class:`Failed`.
 """
 
 from __future__ import annotations
@@ -22,6 +22,13 @@ _LENGTH: Final = struct.Struct("<Q")
 READ_BYTES: Final = 65_536
 
 
+class Task(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to be done: one plan, or several of closed loads that take turns (see :mod:`edgegc.perf.generator.turns`)."""
+
+    plans: tuple[Plan, ...]
+    turn_s: float = 0.0
+
+
 class Said(msgspec.Struct, frozen=True, kw_only=True, tag="progress"):
     """It goes on."""
 
@@ -29,9 +36,9 @@ class Said(msgspec.Struct, frozen=True, kw_only=True, tag="progress"):
 
 
 class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done"):
-    """The end of a plan that could be begun."""
+    """The end of plans that could be begun, in their order."""
 
-    load: Load
+    loads: tuple[Load, ...]
 
 
 class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
@@ -77,9 +84,9 @@ class Incoming(Generic[T]):
         return body
 
 
-def plans(stream: trio.abc.ReceiveStream) -> Incoming[Plan]:
+def tasks(stream: trio.abc.ReceiveStream) -> Incoming[Task]:
     """Return what the process hears."""
-    return Incoming(stream, msgspec.msgpack.Decoder(Plan))
+    return Incoming(stream, msgspec.msgpack.Decoder(Task))
 
 
 def answers(stream: trio.abc.ReceiveStream) -> Incoming[Answer]:

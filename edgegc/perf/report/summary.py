@@ -105,6 +105,23 @@ def figures(measurements: Iterable[Measurement]) -> dict[str, Figure]:
     }
 
 
+def paces(measurements: Iterable[Measurement]) -> dict[str, Figure]:
+    """Return how many times as much as each reference that it took turns with a case could do: medians."""
+    found: dict[str, list[float]] = {}
+    for each in measurements:
+        for pace in each.paces:
+            found.setdefault(pace.reference, []).append(each.throughput * pace.duration_s / pace.requests)
+    return {
+        f"beside {name}": Figure(
+            value=statistics.median(values),
+            unit="ratio",
+            better="higher",
+            note="throughput, in turns with it",
+        )
+        for name, values in found.items()
+    }
+
+
 def of(case: Case) -> Summary:
     """Return the summary of a case."""
     used = measured(case)
@@ -158,7 +175,7 @@ def of(case: Case) -> Summary:
         database_bytes=highest(lambda s: s.database_bytes),
         wal_bytes=highest(lambda s: s.wal_bytes),
         throttled_s=sum(m.throttled_s for m in used),
-        figures=figures(used),
+        figures=figures(used) | paces(used),
         per_second=used[-1].per_second if used else (),
     )
 

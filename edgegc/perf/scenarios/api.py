@@ -316,7 +316,7 @@ SCENARIOS: Final = (
         run=version,
         cases=("first-contact", "hot-closed", "hot-open", "cold"),
         quick_s=8,
-        full_s=28,
+        full_s=43,
         ram_bytes=SMALL_BYTES,
     ),
     Scenario(
@@ -325,7 +325,7 @@ SCENARIOS: Final = (
         run=version_304,
         cases=CLOSED_AND_OPEN,
         quick_s=0,
-        full_s=22,
+        full_s=30,
         ram_bytes=SMALL_BYTES,
     ),
     Scenario(
@@ -334,7 +334,7 @@ SCENARIOS: Final = (
         run=bundle_download,
         cases=tuple(f"{name}-{model}" for name in BUNDLES for model in CLOSED_AND_OPEN),
         quick_s=8,
-        full_s=75,
+        full_s=105,
         ram_bytes=300 * MIB,
     ),
     Scenario(
@@ -343,7 +343,7 @@ SCENARIOS: Final = (
         run=node_create,
         cases=("closed", "keyed-closed", "open"),
         quick_s=6,
-        full_s=22,
+        full_s=37,
         ram_bytes=SMALL_BYTES,
     ),
     Scenario(
@@ -352,7 +352,7 @@ SCENARIOS: Final = (
         run=node_batch,
         cases=("100-closed", "1000-closed", "100-open"),
         quick_s=0,
-        full_s=22,
+        full_s=32,
         ram_bytes=SMALL_BYTES,
     ),
     Scenario(
@@ -361,7 +361,7 @@ SCENARIOS: Final = (
         run=node_get,
         cases=CLOSED_AND_OPEN,
         quick_s=0,
-        full_s=22,
+        full_s=30,
         ram_bytes=SMALL_BYTES,
     ),
     Scenario(
@@ -370,7 +370,7 @@ SCENARIOS: Final = (
         run=node_list,
         cases=("50-closed", "50-open", "500-closed"),
         quick_s=0,
-        full_s=28,
+        full_s=43,
         ram_bytes=SMALL_BYTES,
     ),
     Scenario(
@@ -379,7 +379,7 @@ SCENARIOS: Final = (
         run=node_update,
         cases=CLOSED_AND_OPEN,
         quick_s=0,
-        full_s=22,
+        full_s=30,
         ram_bytes=SMALL_BYTES,
     ),
     Scenario(
@@ -388,7 +388,7 @@ SCENARIOS: Final = (
         run=node_delete,
         cases=CLOSED_AND_OPEN,
         quick_s=0,
-        full_s=24,
+        full_s=31,
         ram_bytes=SMALL_BYTES,
     ),
     Scenario(
@@ -397,7 +397,7 @@ SCENARIOS: Final = (
         run=topology,
         cases=CLOSED_AND_OPEN,
         quick_s=0,
-        full_s=22,
+        full_s=30,
         ram_bytes=SMALL_BYTES,
     ),
     Scenario(
@@ -406,7 +406,7 @@ SCENARIOS: Final = (
         run=enroll,
         cases=CLOSED_AND_OPEN,
         quick_s=0,
-        full_s=24,
+        full_s=32,
         ram_bytes=SMALL_BYTES,
     ),
     Scenario(
@@ -415,7 +415,7 @@ SCENARIOS: Final = (
         run=auth_reject,
         cases=CLOSED_AND_OPEN,
         quick_s=0,
-        full_s=22,
+        full_s=30,
         ram_bytes=SMALL_BYTES,
         needs_own="it shows wrong tokens by the thousand, after which a server keeps whoever does that away",
     ),

@@ -1,12 +1,14 @@
 """The two ways in which requests are put to a server: closed, how much it can do, and open, how long it lets one wait.
 
-Knows no request: scenarios say which. Each way is a case of its own, and says in its name which it is.
+Knows no request: scenarios say which. Each way is a case of its own, and says in its name which it is. A closed one takes
+turns with the references that stand beside it.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from edgegc.perf import company
 from edgegc.perf.plan import Plan
 
 if TYPE_CHECKING:
@@ -124,13 +126,16 @@ async def _measured(
     also: Callable[[Meter, Load], None] | None,
     parameters: dict[str, str | int | float | bool],
 ) -> float:
-    async with bench.measure(
-        case,
-        model="closed" if plan.rate_per_s is None else "open",
-        of=ground.watched,
-        parameters={"connections": plan.connections, **parameters},
-    ) as meter:
-        load = await bench.load(plan)
+    async with (
+        company.gathered(bench, case) as beside,
+        bench.measure(
+            case,
+            model="closed" if plan.rate_per_s is None else "open",
+            of=ground.watched,
+            parameters={"connections": plan.connections, **parameters},
+        ) as meter,
+    ):
+        load = await beside.load(plan, meter)
         meter.take(load)
         if also is not None:
             also(meter, load)
