@@ -12,7 +12,7 @@ from edgegc.errors import Conflict
 from edgegc.perf.compare import Comparison, compare
 from edgegc.perf.histogram import Histogram
 from edgegc.perf.merging import merge
-from edgegc.perf.result import Figure
+from edgegc.perf.result import Figure, Pace
 from tests.perf_reports import Truth, invalid, report
 
 if TYPE_CHECKING:
@@ -94,6 +94,29 @@ def test_on_a_moody_machine_15_percent_are_found_where_references_took_turns_wit
         found = worse(compare(before, moody(seed, slower=slower)))
         assert ("api.version[hot-closed]", "CPU per request") in found
         assert {case for case, _ in found} <= {"api.version[hot-closed]", "api.version[hot-open]"}
+
+
+def test_of_the_references_that_took_turns_with_a_case_the_one_that_is_like_ours_counts() -> None:
+    def with_echo(case: Case) -> Case:
+        measurements = tuple(
+            msgspec.structs.replace(
+                m,
+                paces=(
+                    *m.paces,
+                    Pace(reference="raw_echo", requests=9_000 * (1 + n), duration_s=5.0, server_cpu_s=5.0),
+                ),
+            )
+            for n, m in enumerate(case.measurements)
+        )
+        return msgspec.structs.replace(case, measurements=measurements)
+
+    before, now = moody(1), moody(2)
+    name = "api.version[hot-closed]"
+    assert compare(before, changed(now, name, with_echo)).rows == compare(before, now).rows
+    assert (
+        compare(changed(before, name, with_echo), changed(now, name, with_echo)).rows
+        == compare(before, now).rows
+    )
 
 
 def test_a_report_of_turns_is_compared_with_one_that_had_none() -> None:
