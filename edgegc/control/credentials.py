@@ -16,6 +16,7 @@ from edgegc.store import enrolment_keys, nodes
 
 if TYPE_CHECKING:
     from edgegc.control.control import Control
+    from edgegc.control.roll import Roll, RollEntry
     from edgegc.control.write import Write
 
 NODE, KEY, TOKEN = "egn", "egk", "ega"
@@ -63,12 +64,18 @@ async def authenticate(control: Control, token: str, *, source: str, request_id:
             return await _enrolment_key(control, record_id, digest, source, request_id)
 
 
-async def _node(control: Control, node_id: str, digest: bytes, source: str, request_id: str) -> Caller:
-    entry = control.roll.entry(node_id)
+def node_entry(roll: Roll, node_id: str, digest: bytes) -> RollEntry:
+    """Return what is known of the node whose token has this digest. Unauthorized, with the reason for the log only."""
+    entry = roll.entry(node_id)
     if entry is None:
         raise Unauthorized("node token of a node that does not exist")
     if not hmac.compare_digest(entry.token_digest, digest):
         raise Unauthorized("node token with a wrong or replaced secret")
+    return entry
+
+
+async def _node(control: Control, node_id: str, digest: bytes, source: str, request_id: str) -> Caller:
+    entry = node_entry(control.roll, node_id, digest)
     caller = Caller(
         kind="node",
         id=node_id,

@@ -1,7 +1,8 @@
 """Held version checks: who waits for a change, and how many may. Trio thread only; knows no SQL and no HTTP.
 
-Order on a write: COMMIT, roll replaced, waiters woken, writer answered. :meth:`Polls.wait` compares and parks with no
-checkpoint between, so no wake-up is missed.
+Order on a write: COMMIT, roll replaced, waiters woken, writer answered. :meth:`Polls.park` compares and parks with no
+checkpoint between, so no wake-up is missed. How it waits is the caller's: 10,000 are woken in one pass, a call each, and
+a connection needs no task of its own for a check that it holds.
 """
 
 from __future__ import annotations
@@ -10,15 +11,14 @@ import math
 from typing import TYPE_CHECKING
 
 import msgspec
-import trio
 
 from edgegc.errors import Unauthorized
 from edgegc.model.event import ClusterChanged, ClusterDeleted, Event, NodeChanged, NodeDeleted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
-    from edgegc.control.roll import Roll
+    from edgegc.control.roll import Roll, RollEntry
 
 HELD_PER_NODE = 2
 """One, and one whose client has gone unnoticed; a third answers the oldest."""
@@ -50,13 +50,18 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     waited: bool = False
 
 
-class _Waiter:
-    __slots__ = ("current", "spread_s", "token_digest", "woken")
+class Waiter:
+    """A version check that is held, from :meth:`Polls.park` to :meth:`Polls.leave`."""
 
-    def __init__(self, current: int, token_digest: bytes) -> None:
+    __slots__ = ("cluster_id", "current", "node_id", "spread_s", "token_digest", "wake", "woken")
+
+    def __init__(self, entry: RollEntry, current: int, wake: Callable[[], None]) -> None:
+        self.cluster_id = entry.cluster_id
+        self.node_id = entry.node_id
+        self.token_digest = entry.token_digest
         self.current = current
-        self.token_digest = token_digest
-        self.woken = trio.Event()
+        self.wake = wake
+        self.woken = False
         self.spread_s: int | None = None
 
 
@@ -66,7 +71,7 @@ class Polls:
     def __init__(self, roll: Roll, *, limit: int) -> None:
         self._roll = roll
         self._limit = limit
-        self._waiting: dict[str, dict[str, list[_Waiter]]] = {}
+        self._waiting: dict[str, dict[str, list[Waiter]]] = {}
         self._held = 0
         self.memory_short = False
         """Set by whoever watches memory: no further poll is held while it is true."""
@@ -81,29 +86,51 @@ class Polls:
         return node_id in self._waiting.get(cluster_id, ())
 
     def now(self, node_id: str) -> Answer:
-        """Return the answer as of now, with the hint not to hold when there is no room."""
-        return Answer(version=self._roll.effective(node_id), interval_s=INTERVAL_S if self._full() else None)
-
-    async def wait(self, node_id: str, *, current: int, wait_s: float) -> Answer:
-        """Return the answer as soon as the effective version differs from ``current``, at latest after ``wait_s``."""
+        """Return the answer as of now, with the hint not to hold when there is no room. Unauthorized: the node is gone."""
         entry = self._roll.entry(node_id)
         if entry is None:
             raise Unauthorized("the node is gone")
-        if self._roll.effective_of(entry) != current or self._full():
-            await trio.lowlevel.checkpoint()
-            return self.now(node_id)
-        waiter = _Waiter(current, entry.token_digest)
-        self._park(entry.cluster_id, node_id, waiter)
-        try:
-            with trio.move_on_after(wait_s):
-                await waiter.woken.wait()
-        finally:
-            self._leave(entry.cluster_id, node_id, waiter)
-        return Answer(version=self._roll.effective(node_id), spread_s=waiter.spread_s, waited=True)
+        return Answer(version=self._roll.effective_of(entry), interval_s=INTERVAL_S if self._full() else None)
+
+    def would_hold(self, node_id: str, current: int | None) -> bool:
+        """Whether a check would be held now: ``current`` is the node's effective version, and there is room."""
+        entry = self._roll.entry(node_id)
+        return entry is not None and self._roll.effective_of(entry) == current and not self._full()
+
+    def park(self, node_id: str, *, current: int | None, wake: Callable[[], None]) -> Waiter | None:
+        """Hold a version check until :meth:`leave`; None where it would not be held, to be answered with :meth:`now`.
+
+        ``wake`` is called at most once, as soon as there is something to answer. That is in the middle of a commit: it
+        only schedules who waits, and never raises.
+        """
+        entry = self._roll.entry(node_id)
+        if entry is None or current is None or not self.would_hold(node_id, current):
+            return None
+        waiter = Waiter(entry, current, wake)
+        waiters = self._waiting.setdefault(waiter.cluster_id, {}).setdefault(node_id, [])
+        if len(waiters) >= HELD_PER_NODE:
+            # It stays in the list until it has left, so look for one that is not answered yet.
+            _wake([next((old for old in waiters if not old.woken), waiters[0])])
+        waiters.append(waiter)
+        self._held += 1
+        return waiter
+
+    def leave(self, waiter: Waiter) -> Answer:
+        """End the holding of a version check, once, woken or not; return its answer as of now."""
+        by_node = self._waiting[waiter.cluster_id]
+        waiters = by_node[waiter.node_id]
+        waiters.remove(waiter)
+        if not waiters:
+            del by_node[waiter.node_id]
+        if not by_node:
+            del self._waiting[waiter.cluster_id]
+        self._held -= 1
+        waiter.woken = True
+        return Answer(version=self._roll.effective(waiter.node_id), spread_s=waiter.spread_s, waited=True)
 
     def follow(self, events: Iterable[Event]) -> None:
         """Wake whom a commit concerns; the roll has followed all of it already."""
-        concerned: dict[str, list[_Waiter]] = {}
+        concerned: dict[str, list[Waiter]] = {}
         for event in events:
             match event:
                 case NodeChanged() | NodeDeleted():
@@ -114,56 +141,41 @@ class Polls:
                     concerned.update(self._waiting.get(event.cluster_id, {}))
                 case _:
                     pass
-        self._wake(concerned)
+        self._tell(concerned)
 
     def release_all(self) -> None:
         """Answer every held check now, as at shutdown."""
         for by_node in self._waiting.values():
             for waiters in by_node.values():
-                _set(waiters)
+                _wake(waiters)
 
     def _full(self) -> bool:
         return self.memory_short or self._held >= self._limit
 
-    def _park(self, cluster_id: str, node_id: str, waiter: _Waiter) -> None:
-        waiters = self._waiting.setdefault(cluster_id, {}).setdefault(node_id, [])
-        if len(waiters) >= HELD_PER_NODE:
-            # It stays in the list until its task has run, so look for one that is not answered yet.
-            _set([next((old for old in waiters if not old.woken.is_set()), waiters[0])])
-        waiters.append(waiter)
-        self._held += 1
-
-    def _leave(self, cluster_id: str, node_id: str, waiter: _Waiter) -> None:
-        by_node = self._waiting[cluster_id]
-        by_node[node_id].remove(waiter)
-        if not by_node[node_id]:
-            del by_node[node_id]
-        if not by_node:
-            del self._waiting[cluster_id]
-        self._held -= 1
-
-    def _wake(self, by_node: dict[str, list[_Waiter]]) -> None:
+    def _tell(self, by_node: dict[str, list[Waiter]]) -> None:
         concerned = [
             waiter
             for node_id, waiters in by_node.items()
             for waiter in waiters
-            # One whose task has not run since it was woken keeps the hint that it was woken with.
-            if not waiter.woken.is_set() and self._concerns(node_id, waiter)
+            # One that has not left since it was woken keeps the hint that it was woken with.
+            if not waiter.woken and self._concerns(node_id, waiter)
         ]
         spread_s = None
         if len(concerned) > SPREAD_FROM:
             spread_s = min(MAX_SPREAD_S, math.ceil(len(concerned) / DOWNLOADS_PER_SECOND))
         for waiter in concerned:
             waiter.spread_s = spread_s
-        _set(concerned)
+        _wake(concerned)
 
-    def _concerns(self, node_id: str, waiter: _Waiter) -> bool:
+    def _concerns(self, node_id: str, waiter: Waiter) -> bool:
         entry = self._roll.entry(node_id)
         if entry is None or entry.token_digest != waiter.token_digest:
             return True
         return self._roll.effective_of(entry) != waiter.current
 
 
-def _set(waiters: Iterable[_Waiter]) -> None:
+def _wake(waiters: Iterable[Waiter]) -> None:
     for waiter in waiters:
-        waiter.woken.set()
+        if not waiter.woken:
+            waiter.woken = True
+            waiter.wake()

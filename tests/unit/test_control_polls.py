@@ -78,6 +78,33 @@ async def test_a_held_poll_is_woken_before_the_writer_is_answered() -> None:
         assert set(order) == {"poll", "writer"}
 
 
+async def test_whoever_has_no_task_to_wait_in_is_woken_by_one_call_before_the_writer_is_answered() -> None:
+    async with control_plane() as plane:
+        node = await plane.add_node("a")
+        calls: list[int] = []
+        waiter = polls.park(
+            plane.control,
+            node.id,
+            current=node.version,
+            wake=lambda: calls.append(plane.control.roll.effective(node.id)),
+        )
+        assert waiter is not None
+        changed = await plane.patch(node.id, mtu=1400)
+        await plane.patch(node.id, mtu=1500)
+        assert calls == [changed.version]
+        assert polls.leave(plane.control, waiter).version == plane.control.roll.effective(node.id)
+        assert plane.control.polls.held == 0
+
+
+@pytest.mark.parametrize("ahead", [None, 1])
+async def test_a_check_without_anything_to_wait_for_is_not_held(ahead: int | None) -> None:
+    async with control_plane() as plane:
+        node = await plane.add_node("a")
+        current = None if ahead is None else node.version + ahead
+        assert polls.park(plane.control, node.id, current=current, wake=pytest.fail) is None
+        assert plane.control.fleet.presence(node.id).held == 0
+
+
 async def test_a_held_poll_is_answered_at_its_deadline(autojump_clock: trio.abc.Clock) -> None:
     async with control_plane() as plane:
         node = await plane.add_node("a")
