@@ -82,8 +82,10 @@ class General:
     async def send(self, event: Event) -> None:
         """Take an event from the protocol: bytes for the client, the end, or that a request began or is over."""
         if isinstance(event, RawData):
-            async with self._send_lock:
-                await self._link.send(event.data)
+            # Shielded where it waits for its turn, too: half an answer is of no use.
+            with trio.CancelScope(shield=True):
+                async with self._send_lock:
+                    await self._link.send(event.data)
             if self._link.lost:
                 self._reading.cancel()
         elif isinstance(event, Closed):

@@ -281,11 +281,16 @@ class Http1(H11Protocol):
             request_id=self._request_id,
             source=self.client[0] if self.client else "socket",
         )
-        await self._send_h11_event(
-            h11.Response(
-                status_code=status, headers=list(chain(headers, self.config.response_headers("h11")))
-            )
+        head = h11.Response(
+            status_code=status, headers=list(chain(headers, self.config.response_headers("h11")))
         )
-        if not self._head_only:
-            await self._send_h11_event(h11.Data(data=made.body))
-        await self._send_h11_event(h11.EndOfMessage())
+        body = () if self._head_only else (h11.Data(data=made.body),)
+        try:
+            parts = [self.connection.send(each) for each in (head, *body, h11.EndOfMessage())]
+        except h11.LocalProtocolError:
+            # The application began its answer before the request turned out to be none: that one it is.
+            if self.connection.their_state is not h11.ERROR:
+                raise
+        else:
+            # At once: between two parts the application could still begin its own answer.
+            await self.send(RawData(data=b"".join(part for part in parts if part)))

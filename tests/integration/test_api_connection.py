@@ -96,6 +96,23 @@ async def test_each_request_goes_to_the_first_that_takes_it_and_what_is_odd_stay
         assert client.closed
 
 
+async def test_what_turns_out_to_be_no_request_is_refused_in_one_piece_while_its_application_answers() -> (
+    None
+):
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"{}", "more_body": False})
+
+    sent = b"GET /odd HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nno chunk\r\n"
+    for _ in range(20):  # Which of two tasks comes first is Trio's dice to say.
+        async with connected(app) as client:
+            await client.say(sent)
+            head, _, body = (await client.heard()).partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 400 ")
+            assert b"\r\ncontent-length: %d\r\n" % len(body) in head
+            assert client.closed
+
+
 @pytest.mark.parametrize("cut", range(1, len(LANE)))
 async def test_a_request_for_the_lane_may_come_in_pieces(cut: int) -> None:
     async with connected(app, lane=FakeLane()) as client:
