@@ -24,6 +24,7 @@ from edgegc.api import listeners as listening
 from edgegc.api import tls, tls_files
 from edgegc.api.access import AccessLog
 from edgegc.api.app import create_app
+from edgegc.api.lane import Lane
 from edgegc.api.server import Server as HttpServer
 from edgegc.clock import SystemClock
 from edgegc.control import fleet, housekeeping
@@ -204,7 +205,9 @@ class _Daemon:
         control = self._control
         log = AccessLog()
         app = create_app(control, log=log)
-        server = HttpServer(app, self._settings, log=log, release=control.polls.release_all)
+        head_bytes = self._settings.limits.head_bytes
+        lane = Lane(control, limits=app.limits, log=log, head_bytes=head_bytes)
+        server = HttpServer(app, self._settings, log=log, release=control.polls.release_all, lane=lane)
         shutdown, served = trio.Event(), trio.Event()
 
         async def serve(*, task_status: trio.TaskStatus[None]) -> None:

@@ -120,6 +120,10 @@ class RateLimits:
         if self.enabled and caller.node_id is not None:
             self._check("node", self._nodes.take(caller.node_id, now), "requests of this node")
 
+    def admits(self, node_id: str, now: float) -> bool:
+        """Count a request of a node that is within its limit. One beyond it is not counted: who refuses it does that."""
+        return not self.enabled or self._nodes.take(node_id, now) == 0
+
     def enrolment(self, caller: Caller, now: float) -> None:
         """Count an enrolment with a key that is good, by where it comes from. TooMany."""
         if self.enabled and caller.source != "socket":

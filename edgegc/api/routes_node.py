@@ -9,9 +9,10 @@ import trio
 from msgspec import Meta
 from quart import request
 
-from edgegc.api import auth, codec, downloads, ranges
+from edgegc.api import auth, codec, downloads, ranges, version_check
 from edgegc.api.operation import GZIP, Content, declare
 from edgegc.api.queries import ClusterQuery
+from edgegc.api.version_check import MAX_VERSION
 from edgegc.control import bundles, callers, certificates, enrolment, fleet, polls, topology
 from edgegc.model import message
 
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from edgegc.api.application import Application
 
 BUNDLE_HEADERS: Final = ("ETag", "Accept-Ranges", "Edgegc-Version", "Edgegc-Digest", "Edgegc-Signature")
-MAX_VERSION: Final = 2**53
-"""More than any version, less than what a JSON reader or SQLite gets wrong."""
 
 
 class VersionQuery(message.Request, frozen=True, kw_only=True):
@@ -60,7 +59,7 @@ def add(app: Application) -> None:
         app.limits.enrolment(caller, trio.current_time())
         return codec.reply(await enrolment.enroll(control, caller, body), 201)
 
-    @app.get("/api/v1/config/version")
+    @app.get(version_check.PATH)
     @describe(
         "Ask for the version",
         who="node",
@@ -87,20 +86,15 @@ def add(app: Application) -> None:
             nebula=headers.get("edgegc-nebula"),
         )
         known = headers.get("if-none-match")
-        current = query.current if query.current is not None else _version_in(known)
         if query.wait > 0:
             auth.state_of(request)["held"] = True
-        answer = await polls.wait(control, node_id, current=current, wait_s=query.wait)
+        awaited = version_check.awaited(query.current, known)
+        answer = await polls.wait(control, node_id, current=awaited, wait_s=query.wait)
         if answer.waited:
             # Meanwhile the node may have been deleted or its token rotated.
             await app.same_caller()
-        sent = {"etag": f'"{answer.version}"', "cache-control": "no-store"}
-        if answer.spread_s is not None:
-            sent["edgegc-spread"] = str(answer.spread_s)
-        if answer.interval_s is not None:
-            sent["edgegc-interval"] = str(answer.interval_s)
-        # `current` wins: who says that it has another version gets this one, whatever its If-None-Match says.
-        if ranges.none_match(known, str(answer.version)) and query.current in (None, answer.version):
+        sent = version_check.headers(answer)
+        if version_check.unchanged(answer.version, query.current, known):
             return codec.nothing(304, headers=sent)
         return codec.reply(message.EffectiveVersion(version=answer.version), headers=sent)
 
@@ -201,11 +195,3 @@ def add(app: Application) -> None:
         return codec.reply(
             await certificates.issue(control, caller, await app.body(message.CertificateRequest))
         )
-
-
-def _version_in(if_none_match: str | None) -> int | None:
-    """Return the version that ``If-None-Match`` names, which counts as ``current`` where that is not given."""
-    for tag in ranges.tags(if_none_match):
-        if tag.isascii() and tag.isdecimal() and len(tag) <= ranges.MAX_DIGITS:
-            return int(tag)
-    return None
