@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,10 @@ import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Generator
+
+
+# A shell's background jobs ignore SIGINT, and what they start inherits that. Tests interrupt processes, wherever they run.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
