@@ -6,12 +6,14 @@ rows, seals and signs, and touches nothing else. It knows no roll and no bus: th
 
 from __future__ import annotations
 
-import uuid
+import secrets
+import time
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
 
 from edgegc.model.event import ClusterChanged, ClusterDeleted, Event, NodeDeleted
+from edgegc.model.identifier import RANDOM_BITS, time_ordered
 from edgegc.store import audit, clusters, nodes
 
 if TYPE_CHECKING:
@@ -103,4 +105,4 @@ class Write:
 
 def new_id() -> str:
     """Return the id of a new record."""
-    return str(uuid.uuid4())
+    return str(time_ordered(time.time_ns() // 1_000_000, secrets.randbits(RANDOM_BITS)))

@@ -13,7 +13,6 @@ import hashlib
 import itertools
 import random
 import time
-import uuid
 from contextlib import asynccontextmanager
 from functools import partial
 from ipaddress import IPv4Address, IPv4Network
@@ -24,6 +23,7 @@ import msgspec
 from edgegc import errors
 from edgegc.model.bundle import UploadedBundle
 from edgegc.model.cluster import Authority, Cluster
+from edgegc.model.identifier import RANDOM_BITS, time_ordered
 from edgegc.model.node import Certificate, Node
 from edgegc.model.policy import ANY_TO_ANY
 from edgegc.model.tenant import Tenant
@@ -68,6 +68,8 @@ DUTIES: Final = 20
 ROUTES: Final = 100
 """Subnets behind nodes, one each, in a cluster that has so many."""
 
+FIRST_MS: Final = 1_700_000_000_000
+"""When the first id was made; each further one is of the next millisecond."""
 SEEDED_AT_ONCE: Final = 500
 """Nodes per transaction while the database is filled."""
 PAGE_SIZE: Final = 50
@@ -105,6 +107,7 @@ class Rig:
     def __init__(self, database: Database, *, seed: int) -> None:
         self.database = database
         self.random = random.Random(seed)
+        self._moments = itertools.count(FIRST_MS)
         self.managed = self.new_id()
         self.uploaded = self.new_id()
         self.authority = self.new_id()
@@ -114,8 +117,8 @@ class Rig:
         self._numbers = itertools.count(1)
 
     def new_id(self) -> str:
-        """Return a random id, the same in each run with one seed."""
-        return str(uuid.UUID(int=self.random.getrandbits(128), version=4))
+        """Return an id as the product makes them, in the order of their making; the same in each run with one seed."""
+        return str(time_ordered(next(self._moments), self.random.getrandbits(RANDOM_BITS)))
 
     def any_node(self) -> str:
         """Return the id of one of the nodes that were there from the start."""
