@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from quart.sessions import SessionMixin
     from quart.typing import ResponseReturnValue, ResponseTypes
     from quart.wrappers import BaseRequestWebsocket, Response
+    from werkzeug.routing import MapAdapter
 
     from edgegc.api.access import AccessLog
     from edgegc.control.control import Control
@@ -145,11 +146,21 @@ class Application(QuartTrio):
         """Be :meth:`creator`, and read the body. Raises as that and :func:`codec.body` do."""
         caller = await self.creator()
         content = await codec.content(request, limit=self._body_bytes)
-        return with_body(caller, hashlib.sha256(content).digest()), codec.decode(content, kind)
+        if caller.repeatable is not None:
+            caller = with_body(caller, hashlib.sha256(content).digest())
+        return caller, codec.decode(content, kind)
 
     def query(self, kind: type[T]) -> T:
         """Read the present request's query string; see :func:`codec.query`."""
         return codec.query(request, kind)
+
+    def create_url_adapter(self, request: BaseRequestWebsocket | None) -> MapAdapter | None:
+        """Match by path and method alone. Quart would look at the host as well, which no route of ours does, and fail at one
+        that can't be a domain name.
+        """
+        if request is None:
+            return None
+        return self.url_map.bind("", path_info=request.path, default_method=request.method)
 
     async def full_dispatch_request(self, request_context: RequestContext | None = None) -> ResponseTypes:
         """Dispatch, and compress what is worth it, whoever made the response. Nothing of ours hangs on Quart's signals, nor

@@ -153,6 +153,9 @@ async def _received(request: Request, *, limit: int) -> bytes:
     length = request.content_length
     if length is not None and length > limit:
         raise errors.TooLarge(f"the body has {length} bytes; the limit is {limit}")
+    whole: bytes | None = getattr(request, "whole", None)
+    if whole is not None:
+        return whole
     received = bytearray()
     parts = aiter(request.body)
     with trio.move_on_after(BODY_S):

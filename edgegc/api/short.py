@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from quart.utils import encode_headers
+from quart.wrappers.response import DataBody
+
 from edgegc.api.service import WATCHED
 from edgegc.api.streamed import StreamedConnection
 
@@ -29,4 +32,19 @@ class ShortConnection(StreamedConnection):
             return
         request.body.append(message["body"])
         request.body.set_complete()
-        await self._send_response(send, await self.app.handle_request(request))
+        request.whole = message["body"]  # type: ignore[attr-defined]  # a StreamedRequest
+        response = await self.app.handle_request(request)
+        body = response.response
+        if not isinstance(body, DataBody):
+            await self._send_response(send, response)
+            return
+        await send(
+            {
+                "type": "http.response.start",
+                "status": response.status_code,
+                "headers": encode_headers(response.headers),
+                "trailers": False,
+            }
+        )
+        content = body.data[body.begin : body.end]
+        await send({"type": "http.response.body", "body": content, "more_body": False})

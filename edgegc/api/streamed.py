@@ -50,6 +50,9 @@ class _StreamedBody(TrioBody):
 class StreamedRequest(TrioRequest):
     """A request; of the streamed kind where its path says so."""
 
+    whole: bytes | None = None
+    """The body, where all of it was here from the beginning."""
+
     def __init__(self, method: str, scheme: str, path: str, *args: Any, **more: Any) -> None:
         super().__init__(method, scheme, path, *args, **more)
         if method == "POST" and path in PATHS:

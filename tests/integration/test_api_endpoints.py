@@ -44,6 +44,13 @@ def is_problem(reply: Reply, status: int, code: str, *words: str) -> None:
 # Open
 
 
+async def test_a_host_that_can_be_no_domain_name_is_no_reason_to_fail(box: Box) -> None:
+    client = await box.client()
+    await client.send(b"GET /health/live HTTP/1.1\r\nhost: " + b"a" * 70 + b".example\r\n\r\n")
+    assert (await client.reply()).status == 200
+    await client.aclose()
+
+
 async def test_health_and_version_need_no_token(box: Box) -> None:
     live = await box.request("GET", "/health/live", over="tcp")
     assert (live.status, live.body) == (200, b'{"status":"ok"}')
