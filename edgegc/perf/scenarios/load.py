@@ -18,7 +18,7 @@ from edgegc.perf.scenario import Scenario
 from edgegc.perf.scenarios import furnish, memory
 from edgegc.perf.scenarios.exhaustion import exhaustion
 from edgegc.perf.scenarios.paces import bearable, closed, opened, throughput
-from edgegc.perf.scenarios.soak import mixture, soak
+from edgegc.perf.scenarios.soak import mixture, soak, soak_hour
 from edgegc.perf.scenarios.waiting import held_polls, holding, longpoll_fanout, reconnect_herd
 
 if TYPE_CHECKING:
@@ -310,5 +310,14 @@ SCENARIOS: Final = (
         quick_s=0,
         full_s=135,
         ram_bytes=260 * MIB,
+    ),
+    Scenario(
+        name="load.soak_hour",
+        proves="memory does not grow in an hour",
+        run=soak_hour,
+        quick_s=0,
+        full_s=3640,
+        ram_bytes=260 * MIB,
+        asked_for=True,
     ),
 )

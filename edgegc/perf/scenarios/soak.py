@@ -18,6 +18,8 @@ NODES: Final = 1000
 PARTS: Final = 8
 """Each with connections of its own: what leaks per connection shows as well as what leaks per request."""
 PART_S: Final = 15.0
+HOUR_PARTS: Final = 60
+HOUR_PART_S: Final = 60.0
 CONNECTIONS: Final = 100
 PER_S: Final = 150.0
 """A small board carries this for hours."""
@@ -66,7 +68,17 @@ def mixture(seeded: Seeded) -> tuple[Ask, ...]:
 
 
 async def soak(bench: Bench) -> None:
-    """Measure the server's memory under a steady mix of requests and ever new connections."""
+    """Measure the server's memory for two minutes."""
+    await _steady(bench, parts=PARTS, part_s=bench.seconds(PART_S, 1.0))
+
+
+async def soak_hour(bench: Bench) -> None:
+    """Measure the server's memory for an hour."""
+    await _steady(bench, parts=HOUR_PARTS, part_s=bench.seconds(HOUR_PART_S, 1.0))
+
+
+async def _steady(bench: Bench, *, parts: int, part_s: float) -> None:
+    """Measure the server's memory under a steady mix of requests, ``parts`` times with new connections."""
     async with bench.ground(nodes=bench.count(NODES, NODES // 5)) as ground:
         server = ground.process()
         await furnish.topology(ground)
@@ -90,15 +102,15 @@ async def soak(bench: Bench) -> None:
             "",
             model="open",
             of=server,
-            parameters={"connections": CONNECTIONS, "rate_per_s": PER_S, "parts": PARTS},
+            parameters={"connections": CONNECTIONS, "rate_per_s": PER_S, "parts": parts},
         ) as meter:
             async with memory.watched(server, every_s=READ_EVERY_S) as readings:
-                for _ in range(PARTS):
+                for _ in range(parts):
                     plan = Plan(
                         target=ground.target,
                         asks=asks,
                         connections=CONNECTIONS,
-                        duration_s=bench.seconds(PART_S, 1.0),
+                        duration_s=part_s,
                         rate_per_s=PER_S,
                         seed=bench.random.getrandbits(32),
                     )
