@@ -17,6 +17,7 @@ from edgegc.perf import references
 from edgegc.perf.generator import client
 from edgegc.perf.histogram import Histogram
 from edgegc.perf.plan import Ask, Load, Plan, Target
+from tests import generators
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -376,7 +377,7 @@ async def test_a_plan_that_is_stopped_before_it_began_tells_that_there_is_nothin
 async def test_a_signal_ends_a_plan_with_what_it_has() -> None:
     async with serving(lambda *_: OK) as server:
         load = await client.run(
-            plan(server, duration_s=60), on_progress=_once(lambda _: _generator().terminate())
+            plan(server, duration_s=60), on_progress=_once(lambda _: generators.running()[0].terminate())
         )
     assert load.partial
     assert only(load).requests > 0
@@ -388,23 +389,21 @@ async def test_cancelling_ends_the_process() -> None:
         with trio.CancelScope() as scope:
 
             def cancel(progress: Progress) -> None:
-                found.append(_generator())
+                found.extend(generators.running())
                 scope.cancel()
 
             await client.run(plan(server, duration_s=60), on_progress=_once(cancel))
         assert scope.cancelled_caught
-    assert not found[0].is_running()
+    (generator,) = found
+    assert not generator.is_running()
 
 
 async def test_a_generator_that_breaks_is_said_to_have() -> None:
     async with serving(lambda *_: OK) as server:
         with pytest.raises(Unavailable, match="the load generator broke: exit code -9"):
-            await client.run(plan(server, duration_s=60), on_progress=_once(lambda _: _generator().kill()))
-
-
-def _generator() -> psutil.Process:
-    (found,) = [child for child in psutil.Process().children() if "_generator" in child.cmdline()]
-    return found
+            await client.run(
+                plan(server, duration_s=60), on_progress=_once(lambda _: generators.running()[0].kill())
+            )
 
 
 async def test_large_bodies_come_whole_or_in_chunks() -> None:
@@ -586,4 +585,4 @@ async def test_cancelling_ends_those_that_take_turns() -> None:
         with trio.move_on_after(1.0) as scope:
             await client.in_turns([plan(server, duration_s=60.0)] * 2, turn_s=0.1)
     assert scope.cancelled_caught
-    assert not [child for child in psutil.Process().children() if "_generator" in child.cmdline()]
+    assert not generators.running()

@@ -12,7 +12,6 @@ import time
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
-import psutil
 import pytest
 import trio
 
@@ -21,6 +20,7 @@ from edgegc.perf.generator import client
 from edgegc.perf.histogram import Histogram
 from edgegc.perf.plan import Ask, Load, Plan
 from edgegc.perf.references import Flaws
+from tests import generators
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -232,9 +232,8 @@ async def test_loads_that_take_turns_are_each_measured_right() -> None:
 async def _found_generator() -> int:
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
-        for child in psutil.Process().children():
-            if "_generator" in child.cmdline():
-                return child.pid
+        for generator in generators.running():
+            return generator.pid
         await trio.sleep(0.02)
     raise AssertionError("no generator was started")
 
