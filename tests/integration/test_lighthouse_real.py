@@ -319,6 +319,10 @@ async def test_the_command_line_ends_them_without_a_daemon_and_without_its_names
     stopped = await edgegc("lighthouse", "stop", "--data-dir", str(box.data_dir))
     assert stopped.returncode == 0, stopped.stderr
     assert f"terminated (pid {pid})".encode() in stopped.stderr
+    assert pid is not None
+    await trio.to_thread.run_sync(
+        os.waitpid, pid, 0
+    )  # the daemon that would have done so ran in this process
     again = await edgegc("lighthouse", "stop", "--data-dir", str(box.data_dir))
     assert again.returncode == 5
     assert b"nothing serves" in again.stderr
