@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from edgegc.model import message
 from edgegc.perf import requests
 from edgegc.perf.plan import Ask, Plan
@@ -69,31 +71,26 @@ def mixture(seeded: Seeded) -> tuple[Ask, ...]:
 
 async def soak(bench: Bench) -> None:
     """Measure the server's memory for two minutes."""
-    await _steady(bench, parts=PARTS, part_s=bench.seconds(PART_S, 1.0))
+    await steady(bench, parts=PARTS, part_s=bench.seconds(PART_S, 1.0))
 
 
 async def soak_hour(bench: Bench) -> None:
     """Measure the server's memory for an hour."""
-    await _steady(bench, parts=HOUR_PARTS, part_s=bench.seconds(HOUR_PART_S, 1.0))
+    await steady(bench, parts=HOUR_PARTS, part_s=bench.seconds(HOUR_PART_S, 1.0))
 
 
-async def _steady(bench: Bench, *, parts: int, part_s: float) -> None:
+async def steady(bench: Bench, *, parts: int, part_s: float) -> None:
     """Measure the server's memory under a steady mix of requests, ``parts`` times with new connections."""
     async with bench.ground(nodes=bench.count(NODES, NODES // 5)) as ground:
         server = ground.process()
         await furnish.topology(ground)
         asks = mixture(ground.seeded)
-        # What is kept per node (a bundle, a first contact) would else look like growth until each has come by.
-        nodes = ground.seeded.nodes
-        everybody = (
-            Ask(name="version", requests=tuple(requests.version(n.token) for n in nodes), once=True),
-            Ask(name="bundle", requests=tuple(requests.bundle(n.token) for n in nodes), once=True),
-        )
-        for ask in everybody:
+        # What is kept of an answer or per node would else look like growth until each has been asked for.
+        for ask in asks:
             await bench.load(
                 Plan(
                     target=ground.target,
-                    asks=(ask,),
+                    asks=(msgspec.structs.replace(ask, once=True),),
                     connections=CONNECTIONS,
                     duration_s=LONGEST_FILL_S,
                 )
