@@ -46,4 +46,5 @@ def create_app(control: Control, *, log: AccessLog | None = None) -> Application
     for routes in GROUPS:
         routes.add(app)
     operation.check(app)
+    app.routes.learn(app)
     return app

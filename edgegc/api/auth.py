@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from edgegc import errors
 from edgegc.control import callers, credentials
 
 if TYPE_CHECKING:
-    from quart.wrappers import Request
-
+    from edgegc.api.asked import Asked
     from edgegc.control.control import Control
     from edgegc.model.credential import Caller
 
@@ -32,25 +31,9 @@ def trusted(addresses: tuple[str, ...]) -> tuple[Network, ...]:
     return tuple(networks)
 
 
-def state_of(request: Request) -> dict[str, Any]:
-    """Return what the server wrote beside a request: ``request_id``, ``admin`` (it came over the admin socket)."""
-    state: dict[str, Any] = request.scope["state"]
-    return state
-
-
-def request_id_of(request: Request) -> str:
-    """Return the id that the answer carries as ``X-Request-ID``."""
-    return str(state_of(request).get("request_id", ""))
-
-
-def is_admin_socket(request: Request) -> bool:
-    """Whether a request came over the admin socket."""
-    return bool(state_of(request).get("admin"))
-
-
-def idempotency_key(request: Request) -> str | None:
+def idempotency_key(asked: Asked) -> str | None:
     """Return the request's ``Idempotency-Key``, or None. :raises errors.Invalid: it is given twice, or is none."""
-    given = request.headers.getlist(IDEMPOTENCY_KEY)
+    given = asked.headers(IDEMPOTENCY_KEY.lower())
     if not given:
         return None
     if len(given) > 1 or _KEY.fullmatch(given[0]) is None:
@@ -58,15 +41,15 @@ def idempotency_key(request: Request) -> str | None:
     return given[0]
 
 
-def source_of(request: Request, proxies: tuple[Network, ...]) -> str:
+def source_of(asked: Asked, proxies: tuple[Network, ...]) -> str:
     """Return the client's address, or ``socket``. ``X-Forwarded-For`` counts only as far as trusted proxies wrote it."""
-    client = request.scope.get("client")
+    client = asked.scope["client"]
     if client is None:
         return "socket"
     source = str(client[0])
     if not proxies:
         return source
-    forwarded = ",".join(request.headers.getlist("x-forwarded-for")).split(",")
+    forwarded = ",".join(asked.headers("x-forwarded-for")).split(",")
     for hop in reversed([hop.strip() for hop in forwarded if hop.strip()]):
         if not _is_in(source, proxies):
             break
@@ -77,16 +60,16 @@ def source_of(request: Request, proxies: tuple[Network, ...]) -> str:
     return source
 
 
-async def caller_of(request: Request, control: Control, proxies: tuple[Network, ...]) -> Caller:
+async def caller_of(asked: Asked, control: Control, proxies: tuple[Network, ...]) -> Caller:
     """Authenticate a request. A token wins over the socket, so that over the socket one can also ask as somebody else.
 
     :raises errors.Unauthorized: with the reason, which is for the log only.
     """
-    source = source_of(request, proxies)
-    state_of(request)["source"] = source
-    given = request.headers.getlist("authorization")
-    if not given and is_admin_socket(request):
-        return callers.socket_caller(request_id_of(request))
+    source = source_of(asked, proxies)
+    asked.state["source"] = source
+    given = asked.headers("authorization")
+    if not given and asked.is_admin_socket:
+        return callers.socket_caller(asked.request_id)
     if not given:
         raise errors.Unauthorized("no Authorization header", presented=False)
     if len(given) > 1:
@@ -95,7 +78,7 @@ async def caller_of(request: Request, control: Control, proxies: tuple[Network, 
     token = token.strip()
     if scheme.lower() != "bearer" or not token:
         raise errors.Unauthorized("the Authorization header is not of the form 'Bearer <token>'")
-    return await credentials.authenticate(control, token, source=source, request_id=request_id_of(request))
+    return await credentials.authenticate(control, token, source=source, request_id=asked.request_id)
 
 
 def _is_in(address: str, networks: tuple[Network, ...]) -> bool:

@@ -1,23 +1,29 @@
 """Bodies and queries, in and out: msgspec structs on our side, JSON on the wire, a field-exact sentence for what is wrong.
 
-Knows the web framework's request and response, no route.
+Knows no route.
 """
 
 from __future__ import annotations
 
 import re
+from functools import lru_cache
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
+from urllib.parse import parse_qsl
 
 import msgspec
 import trio
-from quart_trio.wrappers import TrioResponse
 from werkzeug.exceptions import RequestEntityTooLarge, RequestTimeout
 
 from edgegc import errors
-from edgegc.api import problem
+from edgegc.api.asked import Reply
+from edgegc.api.operation import JSON
 
 if TYPE_CHECKING:
-    from quart.wrappers import Request, Response
+    from collections.abc import Mapping
+
+    from edgegc.api import problem
+    from edgegc.api.asked import Asked
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -25,6 +31,12 @@ BODY_PROGRESS_S: Final = 10.0
 """How long the next part of a body may take."""
 BODY_S: Final = 60.0
 """How long all of it may take: a megabyte at the speed of a bad mobile link."""
+KEPT_QUERIES: Final = 256
+KEPT_QUERY_BYTES: Final = 128
+"""Query strings up to this long are read once, as many as :data:`KEPT_QUERIES`."""
+BODILESS: Final = frozenset({204, 304})
+"""Statuses whose answer has no body, and so does not say how long one is."""
+NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 
 encode = msgspec.json.Encoder().encode
 """Turns a struct into the JSON we send."""
@@ -45,12 +57,12 @@ _BOUND: Final = re.compile(
 _BOUNDS: Final = {">=": "at least", "<=": "at most", ">": "more than", "<": "less than"}
 
 
-async def body(request: Request, kind: type[T], *, limit: int) -> T:
+async def body(asked: Asked, kind: type[T], *, limit: int) -> T:
     """Read a request's JSON body as a struct: :func:`content`, then :func:`decode`."""
-    return decode(await content(request, limit=limit), kind)
+    return decode(await content(asked, limit=limit), kind)
 
 
-async def content(request: Request, *, limit: int) -> bytes:
+async def content(asked: Asked, *, limit: int) -> bytes:
     """Read a request's body, which must say that it is JSON.
 
     :param limit: bytes; what is longer is refused before it is read.
@@ -58,13 +70,13 @@ async def content(request: Request, *, limit: int) -> bytes:
     :raises errors.TooLarge: longer than ``limit``.
     :raises RequestTimeout: it does not arrive.
     """
-    if request.mimetype != "application/json":
+    if asked.content_type != "application/json":
         raise errors.UnsupportedMedia(
-            f"the body must be JSON with Content-Type application/json, not {request.mimetype or 'without one'}"
+            f"the body must be JSON with Content-Type application/json, not {asked.content_type or 'without one'}"
         )
-    if request.headers.get("content-encoding", "identity").lower() != "identity":
+    if (asked.header("content-encoding") or "identity").lower() != "identity":
         raise errors.UnsupportedMedia("the body must not be compressed")
-    return await _received(request, limit=limit)
+    return await _received(asked, limit=limit)
 
 
 def decode(content: bytes, kind: type[T]) -> T:
@@ -100,26 +112,34 @@ def _whole(value: Any) -> Any:
     return [_whole(inner) for inner in value] if isinstance(value, list) else value
 
 
-def query(request: Request, kind: type[T]) -> T:
-    """Read a request's query string as a struct. :raises errors.Invalid: unknown, repeated or out of bounds, naming it."""
-    given: dict[str, str] = {}
-    for name, values in request.args.lists():
-        if len(values) > 1:
-            raise errors.Invalid(f"query parameter {name} is given {len(values)} times")
-        given[name] = values[0]
+def query(text: bytes, kind: type[T]) -> T:
+    """Read a query string as a struct. :raises errors.Invalid: unknown, repeated or out of bounds, naming it."""
+    return _kept_query(text, kind) if len(text) <= KEPT_QUERY_BYTES else _query(text, kind)
+
+
+def _query(text: bytes, kind: type[T]) -> T:
+    pairs = parse_qsl(text.decode("latin-1"), keep_blank_values=True)
+    given = dict(pairs)
+    for name in given if len(given) < len(pairs) else ():
+        if (times := sum(other == name for other, _ in pairs)) > 1:
+            raise errors.Invalid(f"query parameter {name} is given {times} times")
     try:
         found = msgspec.convert(given, kind, strict=False)
     except msgspec.ValidationError as error:
         sentence = _sentence(str(error), kind).replace(", not a string", "")
         raise errors.Invalid(f"query parameter {sentence.replace('unknown field', 'unknown:')}") from error
-    for name, text in given.items():
+    for name, value in given.items():
         if getattr(found, name) is None:
             # Read leniently, "null" is None too, as if it had not been given.
-            raise errors.Invalid(f"query parameter {name}: {text!r} is no value; leave it out instead")
+            raise errors.Invalid(f"query parameter {name}: {value!r} is no value; leave it out instead")
     return found
 
 
-def reply(value: msgspec.Struct, status: int = 200, *, headers: dict[str, str] | None = None) -> Response:
+# The structs are frozen, and many requests ask for the same.
+_kept_query: Final = lru_cache(maxsize=KEPT_QUERIES)(_query)
+
+
+def reply(value: msgspec.Struct, status: int = 200, *, headers: Mapping[str, str] = NO_HEADERS) -> Reply:
     """Answer with a struct as JSON."""
     return raw(encode(value), status, headers=headers)
 
@@ -128,36 +148,36 @@ def raw(
     content: bytes,
     status: int = 200,
     *,
-    content_type: str = "application/json",
-    headers: dict[str, str] | None = None,
-) -> Response:
+    content_type: str = JSON,
+    headers: Mapping[str, str] = NO_HEADERS,
+) -> Reply:
     """Answer with bytes as they are."""
-    return TrioResponse(content, status, headers, content_type=content_type)
+    return Reply(
+        status=status,
+        headers=(*headers.items(), ("content-type", content_type)),
+        body=content,
+        length=len(content),
+    )
 
 
-def refusal(made: problem.Answer) -> Response:
+def refusal(made: problem.Answer) -> Reply:
     """Answer with an error."""
-    return raw(made.body, made.status, content_type=problem.CONTENT_TYPE, headers=dict(made.headers))
+    return Reply(status=made.status, headers=made.headers, body=made.body, length=len(made.body))
 
 
-def nothing(status: int = 204, *, headers: dict[str, str] | None = None) -> Response:
-    """Answer without a body: 204, or 304."""
-    response = TrioResponse(b"", status, headers)
-    # Neither has one, so neither says of which kind and how long it is.
-    response.headers.pop("content-type", None)
-    response.headers.pop("content-length", None)
-    return response
+def nothing(status: int = 204, *, headers: Mapping[str, str] = NO_HEADERS) -> Reply:
+    """Answer without a body: 202, 204, or 304."""
+    return Reply(status=status, headers=tuple(headers.items()), length=None if status in BODILESS else 0)
 
 
-async def _received(request: Request, *, limit: int) -> bytes:
-    length = request.content_length
+async def _received(asked: Asked, *, limit: int) -> bytes:
+    length = asked.content_length
     if length is not None and length > limit:
         raise errors.TooLarge(f"the body has {length} bytes; the limit is {limit}")
-    whole: bytes | None = getattr(request, "whole", None)
-    if whole is not None:
-        return whole
+    if isinstance(asked.body, bytes):
+        return asked.body
     received = bytearray()
-    parts = aiter(request.body)
+    parts = aiter(asked.body)
     with trio.move_on_after(BODY_S):
         while True:
             with trio.move_on_after(BODY_PROGRESS_S) as waiting:

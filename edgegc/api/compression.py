@@ -1,4 +1,4 @@
-"""gzip for JSON, where the client asks for it and it is worth the time. Knows no route."""
+"""gzip for JSON, where the client asks for it and it is worth the time. Pure; knows no route."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import re
 import zlib
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 if TYPE_CHECKING:
-    from quart.wrappers import Request, Response
+    from edgegc.api.asked import Asked, Reply
 
 FROM_BYTES: Final = 1024
 """What is shorter fits one packet anyhow."""
@@ -22,27 +24,33 @@ _JSON: Final = frozenset({"application/json", "application/problem+json"})
 _CODING: Final = re.compile(r"\s*([^\s;,]+)\s*(?:;\s*[qQ]\s*=\s*([01](?:\.[0-9]{0,3})?)\s*)?")
 
 
-async def compress(request: Request, response: Response) -> Response:
-    """Return a response as the client wants it: JSON of some length gzipped, everything else as it is.
+def compress(asked: Asked, reply: Reply) -> Reply:
+    """Return an answer as the client wants it: JSON of some length gzipped, everything else as it is.
 
     Bundles are gzip already; text for Prometheus comes from the same machine, as a rule.
     """
-    if response.mimetype not in _JSON or "content-encoding" in response.headers:
-        return response
-    if (response.content_length or 0) <= FROM_BYTES:
-        return response
-    response.headers["vary"] = "accept-encoding"
-    if not accepts_gzip(request.headers.getlist("accept-encoding")):
-        return response
-    content = await response.get_data(as_text=False)
+    content = reply.body
+    if (
+        not isinstance(content, bytes)
+        or len(content) <= FROM_BYTES
+        or dict(reply.headers).get("content-type") not in _JSON
+    ):
+        return reply
+    headers = (*reply.headers, ("vary", "accept-encoding"))
+    if not accepts_gzip(asked.headers("accept-encoding")):
+        return msgspec.structs.replace(reply, headers=headers)
     # Other answers may hold a token, which is not to stay in memory, and are never the same twice.
-    response.set_data(_kept(content) if request.method == "GET" else _compressed(content))
-    response.headers["content-encoding"] = "gzip"
-    etag = response.headers.get("etag")
-    if etag is not None and not etag.startswith("W/"):
+    sent = _kept(content) if asked.method == "GET" else _compressed(content)
+    return msgspec.structs.replace(
+        reply,
         # A strong tag promises the same bytes.
-        response.headers["etag"] = f"W/{etag}"
-    return response
+        headers=(
+            *((name, f"W/{value}" if name == "etag" else value) for name, value in headers),
+            ("content-encoding", "gzip"),
+        ),
+        body=sent,
+        length=len(sent),
+    )
 
 
 def _compressed(content: bytes) -> bytes:

@@ -7,7 +7,7 @@ Pure declarations: it knows no handler, and checks no request (:mod:`edgegc.api.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
 
@@ -22,7 +22,8 @@ Who = Literal["open", "metrics", "enrolment key", "node", "cluster reader", "clu
 whoever may read the cluster; whoever may change it; who owns the box.
 """
 Schema = Mapping[str, Any]
-Handler = TypeVar("Handler", bound=Callable[..., Any])
+Handler = Callable[..., Any]
+"""What it returns is not said here: the framework's decorators would have it be an answer of the framework's."""
 
 GZIP: Final = "application/gzip"
 JSON: Final = "application/json"

@@ -14,9 +14,8 @@ from edgegc.control.audit_log import MAX_PAGE_SIZE
 from edgegc.model import message
 
 if TYPE_CHECKING:
-    from quart.wrappers import Response
-
     from edgegc.api.application import Application
+    from edgegc.api.asked import Reply
 
 describe: Final = partial(declare, tag="Audit")
 
@@ -41,7 +40,7 @@ def add(app: Application) -> None:
         says="Newest first. Every write is an entry; alike refusals of a minute are one, with their number. "
         "Entries are kept for 400 days, and 100,000 of them at most, of which 20,000 refusals.",
     )
-    async def list_audit() -> Response:
+    async def list_audit() -> Reply:
         caller = await app.caller()
         asked = app.query(AuditQuery)
         found = await audit_log.list_(control, caller, cursor=asked.cursor, page_size=asked.page_size)

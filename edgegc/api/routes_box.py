@@ -8,18 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 from msgspec import Meta
-from quart import request
 
 from edgegc import build, errors
-from edgegc.api import auth, codec, metrics
+from edgegc.api import codec, metrics
+from edgegc.api.asked import present
 from edgegc.api.operation import Content, declare
 from edgegc.control import callers, lighthouses, overview
 from edgegc.model import message
 
 if TYPE_CHECKING:
-    from quart.wrappers import Response
-
     from edgegc.api.application import Application
+    from edgegc.api.asked import Reply
 
 LIVE: Final = codec.encode(message.Live(status="ok"))
 PROMETHEUS: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -41,7 +40,7 @@ def add(app: Application) -> None:
 
     @app.get("/health/live")
     @describe("Whether the server answers", who="open", gives={200: message.Live})
-    async def live() -> Response:
+    async def live() -> Reply:
         return codec.raw(LIVE)
 
     @app.get("/health/ready")
@@ -51,13 +50,13 @@ def add(app: Application) -> None:
         gives={200: message.Health, 503: message.Health},
         says="`degraded` is 200: the box serves, and something on it wants looking at.",
     )
-    async def ready() -> Response:
+    async def ready() -> Reply:
         report = overview.health(control)
         return codec.reply(report, 503 if report.status == "unavailable" else 200)
 
     @app.get("/api/v1/version")
     @describe("What runs here", who="open", gives={200: message.VersionInfo})
-    async def version() -> Response:
+    async def version() -> Reply:
         return codec.reply(msgspec.convert(build.describe(), message.VersionInfo))
 
     @app.get("/metrics")
@@ -67,8 +66,8 @@ def add(app: Application) -> None:
         gives={200: Content(kind=PROMETHEUS)},
         says="The box itself needs no token, where no proxy forwarded the request.",
     )
-    async def show_metrics() -> Response:
-        if not (auth.is_admin_socket(request) or _is_local()):
+    async def show_metrics() -> Reply:
+        if not (present.get().is_admin_socket or _is_local()):
             caller = await app.caller()
             if not callers.may_read_metrics(caller):
                 raise errors.Forbidden("reading metrics needs a token with the scope metrics or operator")
@@ -81,7 +80,7 @@ def add(app: Application) -> None:
         query=ResourcesQuery,
         gives={200: message.Resources},
     )
-    async def resources() -> Response:
+    async def resources() -> Reply:
         caller = await app.caller()
         callers.operator_only(caller)
         query = app.query(ResourcesQuery)
@@ -90,13 +89,13 @@ def add(app: Application) -> None:
 
     @app.get("/api/v1/lighthouses")
     @describe("List the lighthouses of this box", who="operator", gives={200: message.LighthouseList})
-    async def list_lighthouses() -> Response:
+    async def list_lighthouses() -> Reply:
         caller = await app.caller()
         return codec.reply(await lighthouses.list_(control, caller))
 
     @app.post("/api/v1/lighthouses/<cluster_id>/restart")
     @describe("Restart a cluster's lighthouse", who="operator", gives={202: None})
-    async def restart_lighthouse(cluster_id: str) -> Response:
+    async def restart_lighthouse(cluster_id: str) -> Reply:
         caller = await app.caller()
         await lighthouses.restart(control, caller, cluster_id)
         return codec.nothing(202)
@@ -108,7 +107,7 @@ def add(app: Application) -> None:
         gives={202: None},
         says="It stays stopped until the daemon starts again.",
     )
-    async def stop_lighthouse(cluster_id: str) -> Response:
+    async def stop_lighthouse(cluster_id: str) -> Reply:
         caller = await app.caller()
         await lighthouses.stop(control, caller, cluster_id)
         return codec.nothing(202)
@@ -116,7 +115,8 @@ def add(app: Application) -> None:
 
 def _is_local() -> bool:
     """Whether a request comes from this box and was not forwarded by a proxy on it, which would make all clients local."""
-    client = request.scope.get("client")
-    if client is None or "forwarded" in request.headers or "x-forwarded-for" in request.headers:
+    asked = present.get()
+    client = asked.scope["client"]
+    if client is None or asked.headers("forwarded") or asked.headers("x-forwarded-for"):
         return False
     return ipaddress.ip_address(str(client[0]).partition("%")[0]).is_loopback

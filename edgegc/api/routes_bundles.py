@@ -5,9 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from quart import request
-
 from edgegc.api import auth, codec, downloads, ranges, streamed
+from edgegc.api.asked import present
 from edgegc.api.operation import GZIP, Content, declare
 from edgegc.api.queries import ClusterQuery
 from edgegc.control import uploads
@@ -15,9 +14,8 @@ from edgegc.errors import NotFound
 from edgegc.model import message
 
 if TYPE_CHECKING:
-    from quart.wrappers import Response
-
     from edgegc.api.application import Application
+    from edgegc.api.asked import Reply
 
 HEADERS: Final = ("ETag", "Accept-Ranges", "Edgegc-Version", "Edgegc-Digest")
 
@@ -43,11 +41,12 @@ def add(app: Application) -> None:
         "to share them; at most 10 MiB, 50 MiB unpacked, 200 entries. It is kept and given out verbatim. 400 says what "
         "is wrong with which file.",
     )
-    async def upload_bundle() -> Response:
+    async def upload_bundle() -> Reply:
         caller = await app.creator()
         cluster_id = app.query(ClusterQuery).cluster_id
-        parts, length = streamed.Parts(request), request.content_length
-        made = await uploads.receive(control, caller, cluster_id, parts, length=length)
+        asked = present.get()
+        parts = streamed.Parts(asked)
+        made = await uploads.receive(control, caller, cluster_id, parts, length=asked.content_length)
         return codec.reply(made.view, 201 if made.is_new else 200)
 
     @app.get("/api/v1/bundles")
@@ -58,7 +57,7 @@ def add(app: Application) -> None:
         refuses=(409,),
         says="Those that are kept (setting bundles.keep), the newest first, which is active.",
     )
-    async def list_bundles() -> Response:
+    async def list_bundles() -> Reply:
         caller = await app.caller()
         return codec.reply(await uploads.list_(control, caller, app.query(ClusterQuery).cluster_id))
 
@@ -75,7 +74,7 @@ def add(app: Application) -> None:
         refuses=(409, 416),
         says="For admins alone: it may hold a private key.",
     )
-    async def download_bundle(version: str) -> Response:
+    async def download_bundle(version: str) -> Reply:
         caller = await app.caller()
         cluster_id = app.query(ClusterQuery).cluster_id
         bundle = await uploads.get(control, caller, cluster_id, _number(version))
@@ -97,7 +96,7 @@ def add(app: Application) -> None:
         refuses=(409,),
         says="409 for the active one.",
     )
-    async def delete_bundle(version: str) -> Response:
+    async def delete_bundle(version: str) -> Reply:
         caller = await app.caller()
         await uploads.delete(control, caller, app.query(ClusterQuery).cluster_id, _number(version))
         return codec.nothing()
@@ -114,7 +113,7 @@ def add(app: Application) -> None:
         refuses=(409,),
         says="Makes a new version with the old content: versions of a cluster only rise.",
     )
-    async def activate_bundle(version: str) -> Response:
+    async def activate_bundle(version: str) -> Reply:
         caller = await app.creator()
         made = await uploads.activate(control, caller, app.query(ClusterQuery).cluster_id, _number(version))
         return codec.reply(made.view, 201 if made.is_new else 200)

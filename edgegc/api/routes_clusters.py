@@ -12,9 +12,8 @@ from edgegc.control import clusters, tenants
 from edgegc.model import message
 
 if TYPE_CHECKING:
-    from quart.wrappers import Response
-
     from edgegc.api.application import Application
+    from edgegc.api.asked import Reply
 
 describe: Final = partial(declare, tag="Tenants and clusters")
 
@@ -32,19 +31,19 @@ def add(app: Application) -> None:
         gives={201: message.TenantView},
         refuses=(409,),
     )
-    async def create_tenant() -> Response:
+    async def create_tenant() -> Reply:
         caller, asked = await app.creation(message.TenantCreate)
         return codec.reply(await tenants.create(control, caller, asked), 201)
 
     @app.get("/api/v1/tenants")
     @describe("List tenants", who="operator", gives={200: message.TenantList})
-    async def list_tenants() -> Response:
+    async def list_tenants() -> Reply:
         caller = await app.caller()
         return codec.reply(await tenants.list_(control, caller))
 
     @app.get("/api/v1/tenants/<tenant_id>")
     @describe("Show a tenant", who="operator", gives={200: message.TenantView})
-    async def get_tenant(tenant_id: str) -> Response:
+    async def get_tenant(tenant_id: str) -> Reply:
         caller = await app.caller()
         return codec.reply(await tenants.get(control, caller, tenant_id))
 
@@ -57,7 +56,7 @@ def add(app: Application) -> None:
         refuses=(409,),
         says="What is left out stays as it is.",
     )
-    async def update_tenant(tenant_id: str) -> Response:
+    async def update_tenant(tenant_id: str) -> Reply:
         caller = await app.caller()
         asked = await app.body(message.TenantUpdate)
         return codec.reply(await tenants.update(control, caller, tenant_id, asked))
@@ -71,7 +70,7 @@ def add(app: Application) -> None:
         refuses=(409,),
         says="Refused while it has clusters, unless cascade says that they go with it, nodes and all.",
     )
-    async def delete_tenant(tenant_id: str) -> Response:
+    async def delete_tenant(tenant_id: str) -> Reply:
         caller = await app.caller()
         await tenants.delete(control, caller, tenant_id, cascade=app.query(CascadeQuery).cascade)
         return codec.nothing()
@@ -85,19 +84,19 @@ def add(app: Application) -> None:
         gives={201: message.ClusterView},
         refuses=(404, 409),
     )
-    async def create_cluster() -> Response:
+    async def create_cluster() -> Reply:
         caller, asked = await app.creation(message.ClusterCreate)
         return codec.reply(await clusters.create(control, caller, asked), 201)
 
     @app.get("/api/v1/clusters")
     @describe("List clusters", who="operator", gives={200: message.ClusterList})
-    async def list_clusters() -> Response:
+    async def list_clusters() -> Reply:
         caller = await app.caller()
         return codec.reply(await clusters.list_(control, caller))
 
     @app.get("/api/v1/clusters/<cluster_id>")
     @describe("Show a cluster", who="operator", gives={200: message.ClusterView})
-    async def get_cluster(cluster_id: str) -> Response:
+    async def get_cluster(cluster_id: str) -> Reply:
         caller = await app.caller()
         return codec.reply(await clusters.get(control, caller, cluster_id))
 
@@ -110,7 +109,7 @@ def add(app: Application) -> None:
         refuses=(409,),
         says="What is left out stays as it is.",
     )
-    async def update_cluster(cluster_id: str) -> Response:
+    async def update_cluster(cluster_id: str) -> Reply:
         caller = await app.caller()
         asked = await app.body(message.ClusterUpdate)
         return codec.reply(await clusters.update(control, caller, cluster_id, asked))
@@ -125,7 +124,7 @@ def add(app: Application) -> None:
         says="Refused while it has nodes, unless cascade says that they go with it. Its keys, its enrolment keys and its "
         "lighthouse on this box go too; API tokens lose what they might do in it.",
     )
-    async def delete_cluster(cluster_id: str) -> Response:
+    async def delete_cluster(cluster_id: str) -> Reply:
         caller = await app.caller()
         await clusters.delete(control, caller, cluster_id, cascade=app.query(CascadeQuery).cascade)
         return codec.nothing()

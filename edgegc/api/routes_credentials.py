@@ -12,9 +12,8 @@ from edgegc.control import enrolment, tokens
 from edgegc.model import message
 
 if TYPE_CHECKING:
-    from quart.wrappers import Response
-
     from edgegc.api.application import Application
+    from edgegc.api.asked import Reply
 
 describe: Final = partial(declare, tag="Credentials")
 
@@ -34,7 +33,7 @@ def add(app: Application) -> None:
         gives={201: message.EnrolmentKeyView},
         says="The key itself is shown only in this answer.",
     )
-    async def create_key() -> Response:
+    async def create_key() -> Reply:
         caller, asked = await app.creation(message.EnrolmentKeyCreate)
         cluster_id = app.query(ClusterQuery).cluster_id
         return codec.reply(await enrolment.create_key(control, caller, cluster_id, asked), 201)
@@ -47,13 +46,13 @@ def add(app: Application) -> None:
         gives={200: message.EnrolmentKeyList},
         says="Those that have expired are shown for 30 days more, then forgotten.",
     )
-    async def list_keys() -> Response:
+    async def list_keys() -> Reply:
         caller = await app.caller()
         return codec.reply(await enrolment.list_keys(control, caller, app.query(ClusterQuery).cluster_id))
 
     @app.delete("/api/v1/enrollment-keys/<key_id>")
     @describe("Revoke an enrolment key", who="cluster admin", gives={204: None})
-    async def revoke_key(key_id: str) -> Response:
+    async def revoke_key(key_id: str) -> Reply:
         caller = await app.caller()
         await enrolment.revoke_key(control, caller, key_id)
         return codec.nothing()
@@ -68,19 +67,19 @@ def add(app: Application) -> None:
         refuses=(404, 409),
         says="The token itself is shown only in this answer.",
     )
-    async def create_token() -> Response:
+    async def create_token() -> Reply:
         caller, asked = await app.creation(message.ApiTokenCreate)
         return codec.reply(await tokens.create(control, caller, asked), 201)
 
     @app.get("/api/v1/api-tokens")
     @describe("List API tokens", who="operator", gives={200: message.ApiTokenList})
-    async def list_tokens() -> Response:
+    async def list_tokens() -> Reply:
         caller = await app.caller()
         return codec.reply(await tokens.list_(control, caller))
 
     @app.delete("/api/v1/api-tokens/<token_id>")
     @describe("Revoke an API token", who="operator", gives={204: None})
-    async def revoke_token(token_id: str) -> Response:
+    async def revoke_token(token_id: str) -> Reply:
         caller = await app.caller()
         await tokens.revoke(control, caller, token_id)
         return codec.nothing()

@@ -6,15 +6,13 @@ import hashlib
 from functools import cache, partial
 from typing import TYPE_CHECKING, Final
 
-from quart import request
-
 from edgegc.api import codec, ranges
+from edgegc.api.asked import present
 from edgegc.api.operation import JSON, Content, declare
 
 if TYPE_CHECKING:
-    from quart.wrappers import Response
-
     from edgegc.api.application import Application
+    from edgegc.api.asked import Reply
 
 HTML: Final = "text/html; charset=utf-8"
 TAG_CHARACTERS: Final = 16
@@ -48,7 +46,7 @@ def add(app: Application) -> None:
             304: Content(kind=None, headers=("ETag",), says="Nothing changed."),
         },
     )
-    async def openapi() -> Response:
+    async def openapi() -> Reply:
         return _answer(document(), JSON, {})
 
     @app.get("/docs")
@@ -61,14 +59,14 @@ def add(app: Application) -> None:
             304: Content(kind=None, headers=("ETag",), says="Nothing changed."),
         },
     )
-    async def docs() -> Response:
+    async def docs() -> Reply:
         content, policy = shown()
         return _answer(content, HTML, {"content-security-policy": policy})
 
 
-def _answer(content: bytes, content_type: str, headers: dict[str, str]) -> Response:
+def _answer(content: bytes, content_type: str, headers: dict[str, str]) -> Reply:
     tag = hashlib.sha256(content).hexdigest()[:TAG_CHARACTERS]
     sent = {"etag": f'"{tag}"', "cache-control": "no-cache", **headers}
-    if ranges.none_match(request.headers.get("if-none-match"), tag):
+    if ranges.none_match(present.get().header("if-none-match"), tag):
         return codec.nothing(304, headers=sent)
     return codec.raw(content, content_type=content_type, headers=sent)

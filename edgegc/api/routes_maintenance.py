@@ -11,9 +11,8 @@ from edgegc.control import maintenance
 from edgegc.model import message
 
 if TYPE_CHECKING:
-    from quart.wrappers import Response
-
     from edgegc.api.application import Application
+    from edgegc.api.asked import Reply
 
 HEADERS: Final = ("ETag", "Accept-Ranges")
 SQLITE: Final = "application/vnd.sqlite3"
@@ -33,13 +32,13 @@ def add(app: Application) -> None:
         says="Every change that was answered before is in it. Secrets in it are sealed with the box's master.key, which "
         "is not. The newest `backup.keep` copies stay.",
     )
-    async def backup() -> Response:
+    async def backup() -> Reply:
         caller = await app.creator()
         return codec.reply(await maintenance.backup(control, caller), 201)
 
     @app.get("/api/v1/maintenance/backups")
     @describe("List the copies of the database", gives={200: message.BackupList})
-    async def list_backups() -> Response:
+    async def list_backups() -> Reply:
         caller = await app.caller()
         return codec.reply(await maintenance.list_backups(control, caller))
 
@@ -54,7 +53,7 @@ def add(app: Application) -> None:
         },
         refuses=(416,),
     )
-    async def download_backup(name: str) -> Response:
+    async def download_backup(name: str) -> Reply:
         caller = await app.caller()
         copy = await maintenance.find_backup(control, caller, name)
         return downloads.of_file(
@@ -70,7 +69,7 @@ def add(app: Application) -> None:
 
     @app.post("/api/v1/maintenance/checkpoint")
     @describe("Bring the database's log into its file", gives={200: message.Maintained})
-    async def checkpoint() -> Response:
+    async def checkpoint() -> Reply:
         caller = await app.caller()
         return codec.reply(await maintenance.checkpoint(control, caller))
 
@@ -80,7 +79,7 @@ def add(app: Application) -> None:
         gives={200: message.Maintained},
         says="Writes wait meanwhile. Needs room for two more copies of the database.",
     )
-    async def compact() -> Response:
+    async def compact() -> Reply:
         caller = await app.caller()
         return codec.reply(await maintenance.compact(control, caller))
 
@@ -92,7 +91,7 @@ def add(app: Application) -> None:
         says="For a clock that was ahead, and is right now: nothing is signed until it is past the newest change, or "
         "this is said. What was signed then is signed again.",
     )
-    async def accept_clock() -> Response:
+    async def accept_clock() -> Reply:
         caller = await app.caller()
         return codec.reply(await maintenance.accept_clock(control, caller))
 
@@ -102,6 +101,6 @@ def add(app: Application) -> None:
         gives={200: message.Maintained},
         says="`ok` is false where it is damaged; `detail` says what was found.",
     )
-    async def verify() -> Response:
+    async def verify() -> Reply:
         caller = await app.caller()
         return codec.reply(await maintenance.verify(control, caller))

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import trio
 from msgspec import Meta
-from quart import request
 
 from edgegc.api import auth, codec, downloads, ranges, version_check
+from edgegc.api.asked import present
 from edgegc.api.operation import GZIP, Content, declare
 from edgegc.api.queries import ClusterQuery
 from edgegc.api.version_check import MAX_VERSION
@@ -17,9 +17,8 @@ from edgegc.control import bundles, callers, certificates, enrolment, fleet, pol
 from edgegc.model import message
 
 if TYPE_CHECKING:
-    from quart.wrappers import Response
-
     from edgegc.api.application import Application
+    from edgegc.api.asked import Reply
 
 BUNDLE_HEADERS: Final = ("ETag", "Accept-Ranges", "Edgegc-Version", "Edgegc-Digest", "Edgegc-Signature")
 
@@ -54,7 +53,7 @@ def add(app: Application) -> None:
         refuses=(409,),
         says="Repeated within an hour with the same name, public key and enrolment key, before the token was used, it answers a new token for the same node.",
     )
-    async def enroll() -> Response:
+    async def enroll() -> Reply:
         caller, body = await app.creation(message.Enroll)
         app.limits.enrolment(caller, trio.current_time())
         return codec.reply(await enrolment.enroll(control, caller, body), 201)
@@ -73,21 +72,21 @@ def add(app: Application) -> None:
         },
         says="With `wait` the answer is held until the version differs from `current`, else from what `If-None-Match` names; `current` wins. At most two are held per node: a third answers the oldest.",
     )
-    async def config_version() -> Response:
+    async def config_version() -> Reply:
         caller = await app.caller()
         node_id = callers.node_only(caller)
         query = app.query(VersionQuery)
-        headers = request.headers
+        asked = present.get()
         fleet.ride_along(
             control,
             node_id,
-            applied=headers.get("edgegc-applied"),
-            state=headers.get("edgegc-state"),
-            nebula=headers.get("edgegc-nebula"),
+            applied=asked.header("edgegc-applied"),
+            state=asked.header("edgegc-state"),
+            nebula=asked.header("edgegc-nebula"),
         )
-        known = headers.get("if-none-match")
+        known = asked.header("if-none-match")
         if query.wait > 0:
-            auth.state_of(request)["held"] = True
+            asked.state["held"] = True
         awaited = version_check.awaited(query.current, known)
         answer = await polls.wait(control, node_id, current=awaited, wait_s=query.wait)
         if answer.waited:
@@ -112,7 +111,7 @@ def add(app: Application) -> None:
         refuses=(404, 416),
         says="404 while the node has no bundle: it sent no key yet, or none was uploaded. Digest and signature are always those of the whole.",
     )
-    async def config_bundle() -> Response:
+    async def config_bundle() -> Reply:
         caller = await app.caller()
         query = app.query(BundleQuery)
         bundle = await bundles.node_bundle(control, caller)
@@ -130,14 +129,14 @@ def add(app: Application) -> None:
 
     @app.post("/api/v1/report")
     @describe("Report how the node is", who="node", takes=message.Report, gives={204: None})
-    async def report() -> Response:
+    async def report() -> Reply:
         caller = await app.caller()
         fleet.report(control, caller, await app.body(message.Report))
         return codec.nothing()
 
     @app.get("/api/v1/routes")
     @describe("Show the node's own routes", who="node", gives={200: message.Routes})
-    async def own_routes() -> Response:
+    async def own_routes() -> Reply:
         caller = await app.caller()
         return codec.reply(await topology.own_routes(control, caller))
 
@@ -150,7 +149,7 @@ def add(app: Application) -> None:
         refuses=(409,),
         says="A member's routes must lie inside the cluster's `allowed_routes`.",
     )
-    async def set_own_routes() -> Response:
+    async def set_own_routes() -> Reply:
         caller = await app.caller()
         return codec.reply(await topology.set_own_routes(control, caller, await app.body(message.Routes)))
 
@@ -158,7 +157,7 @@ def add(app: Application) -> None:
     @describe(
         "List the routes of the cluster", who="node", query=ClusterQuery, gives={200: message.ClusterRoutes}
     )
-    async def cluster_routes() -> Response:
+    async def cluster_routes() -> Reply:
         caller = await app.caller()
         return codec.reply(await topology.cluster_routes(control, caller, app.query(ClusterQuery).cluster_id))
 
@@ -173,11 +172,11 @@ def add(app: Application) -> None:
             304: Content(kind=None, headers=("ETag",), says="Nothing changed."),
         },
     )
-    async def cluster_topology() -> Response:
+    async def cluster_topology() -> Reply:
         caller = await app.caller()
         found = await topology.topology_document(control, caller, app.query(ClusterQuery).cluster_id)
         sent = {"etag": f'"{found.etag}"', "cache-control": "private, no-cache"}
-        if ranges.none_match(request.headers.get("if-none-match"), found.etag):
+        if ranges.none_match(present.get().header("if-none-match"), found.etag):
             return codec.nothing(304, headers=sent)
         return codec.raw(found.body, headers=sent)
 
@@ -190,7 +189,7 @@ def add(app: Application) -> None:
         refuses=(409,),
         says="The first key of a node that was created without one, or another instead of the one it has.",
     )
-    async def certificate() -> Response:
+    async def certificate() -> Reply:
         caller = await app.caller()
         return codec.reply(
             await certificates.issue(control, caller, await app.body(message.CertificateRequest))

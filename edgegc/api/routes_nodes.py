@@ -17,9 +17,8 @@ from edgegc.model import message
 from edgegc.model.node import Role, State
 
 if TYPE_CHECKING:
-    from quart.wrappers import Response
-
     from edgegc.api.application import Application
+    from edgegc.api.asked import Reply
 
 Sort = Literal[
     "name", "-name", "created_at", "-created_at", "last_seen_at", "-last_seen_at", "overlay_ip", "-overlay_ip"
@@ -57,7 +56,7 @@ def add(app: Application) -> None:
         gives={201: message.NodeView},
         refuses=(409,),
     )
-    async def create_node() -> Response:
+    async def create_node() -> Reply:
         caller, asked = await app.creation(message.NodeCreate)
         cluster_id = app.query(ClusterQuery).cluster_id
         created = await nodes.create(control, caller, cluster_id, asked)
@@ -73,7 +72,7 @@ def add(app: Application) -> None:
         gives={201: message.NodesCreated},
         refuses=(409,),
     )
-    async def create_nodes() -> Response:
+    async def create_nodes() -> Reply:
         caller, asked = await app.creation(message.NodeBatch)
         cluster_id = app.query(ClusterQuery).cluster_id
         created = await node_batches.create(control, caller, cluster_id, asked)
@@ -81,7 +80,7 @@ def add(app: Application) -> None:
 
     @app.get("/api/v1/nodes")
     @describe("List nodes", who="cluster reader", query=NodesQuery, gives={200: message.NodePage})
-    async def list_nodes() -> Response:
+    async def list_nodes() -> Reply:
         caller = await app.caller()
         asked = app.query(NodesQuery)
         query = msgspec.convert(asked, message.NodeQuery, from_attributes=True)
@@ -89,7 +88,7 @@ def add(app: Application) -> None:
 
     @app.get("/api/v1/nodes/<node_id>")
     @describe("Show a node", who="cluster reader", gives={200: message.NodeView})
-    async def get_node(node_id: str) -> Response:
+    async def get_node(node_id: str) -> Reply:
         caller = await app.caller()
         return codec.raw(await node_answers.node(control, caller, node_id))
 
@@ -102,7 +101,7 @@ def add(app: Application) -> None:
         refuses=(409,),
         says="What is left out stays as it is.",
     )
-    async def update_node(node_id: str) -> Response:
+    async def update_node(node_id: str) -> Reply:
         caller = await app.caller()
         return codec.reply(await nodes.update(control, caller, node_id, await app.body(message.NodeUpdate)))
 
@@ -113,7 +112,7 @@ def add(app: Application) -> None:
         gives={204: None},
         says="Its certificates and its token are revoked.",
     )
-    async def delete_node(node_id: str) -> Response:
+    async def delete_node(node_id: str) -> Reply:
         caller = await app.caller()
         await nodes.delete(control, caller, node_id)
         return codec.nothing()
@@ -122,7 +121,7 @@ def add(app: Application) -> None:
     @describe(
         "Change a node's MTU", who="cluster admin", takes=message.MtuUpdate, gives={200: message.NodeView}
     )
-    async def update_mtu(node_id: str) -> Response:
+    async def update_mtu(node_id: str) -> Reply:
         caller = await app.caller()
         asked = await app.body(message.MtuUpdate)
         return codec.reply(await nodes.update(control, caller, node_id, message.NodeUpdate(mtu=asked.mtu)))
@@ -134,7 +133,7 @@ def add(app: Application) -> None:
         gives={200: message.NodeToken},
         says="The old one stops at once.",
     )
-    async def rotate_token(node_id: str) -> Response:
+    async def rotate_token(node_id: str) -> Reply:
         caller = await app.caller()
         return codec.reply(await nodes.rotate_token(control, caller, node_id))
 
@@ -147,27 +146,27 @@ def add(app: Application) -> None:
         refuses=(409,),
         says="Also fixes `listen_port`, to the first address's port where the node has none.",
     )
-    async def set_lighthouse(node_id: str) -> Response:
+    async def set_lighthouse(node_id: str) -> Reply:
         caller = await app.caller()
         asked = await app.body(message.LighthouseSet)
         return codec.reply(await nodes.set_lighthouse(control, caller, node_id, asked))
 
     @app.delete("/api/v1/nodes/<node_id>/lighthouse")
     @describe("Make a lighthouse an ordinary node", who="cluster admin", gives={204: None})
-    async def unset_lighthouse(node_id: str) -> Response:
+    async def unset_lighthouse(node_id: str) -> Reply:
         caller = await app.caller()
         await nodes.unset_lighthouse(control, caller, node_id)
         return codec.nothing()
 
     @app.put("/api/v1/nodes/<node_id>/relay")
     @describe("Make a node a relay", who="cluster admin", gives={200: message.NodeView}, refuses=(409,))
-    async def set_relay(node_id: str) -> Response:
+    async def set_relay(node_id: str) -> Reply:
         caller = await app.caller()
         return codec.reply(await nodes.set_relay(control, caller, node_id))
 
     @app.delete("/api/v1/nodes/<node_id>/relay")
     @describe("Make a relay an ordinary node", who="cluster admin", gives={204: None})
-    async def unset_relay(node_id: str) -> Response:
+    async def unset_relay(node_id: str) -> Reply:
         caller = await app.caller()
         await nodes.unset_relay(control, caller, node_id)
         return codec.nothing()
@@ -181,7 +180,7 @@ def add(app: Application) -> None:
         refuses=(409,),
         says="Without the limit of `allowed_routes`.",
     )
-    async def set_routes(node_id: str) -> Response:
+    async def set_routes(node_id: str) -> Reply:
         caller = await app.caller()
         return codec.reply(await nodes.set_routes(control, caller, node_id, await app.body(message.Routes)))
 
@@ -194,6 +193,6 @@ def add(app: Application) -> None:
         says="`behind` has the first 500 of `behind_total`: those that failed, those that are on their way, those that are "
         "offline.",
     )
-    async def show_rollout() -> Response:
+    async def show_rollout() -> Reply:
         caller = await app.caller()
         return codec.reply(await rollout.rollout(control, caller, app.query(ClusterQuery).cluster_id))

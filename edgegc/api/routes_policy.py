@@ -12,9 +12,8 @@ from edgegc.control import policies
 from edgegc.model import message
 
 if TYPE_CHECKING:
-    from quart.wrappers import Response
-
     from edgegc.api.application import Application
+    from edgegc.api.asked import Reply
 
 
 describe: Final = partial(declare, tag="Policy")
@@ -39,7 +38,7 @@ def add(app: Application) -> None:
         gives={200: message.Policy},
         refuses=(409,),
     )
-    async def get_policy() -> Response:
+    async def get_policy() -> Reply:
         caller = await app.caller()
         return codec.reply(await policies.get(control, caller, app.query(ClusterQuery).cluster_id))
 
@@ -53,7 +52,7 @@ def add(app: Application) -> None:
         refuses=(409,),
         says="Only nodes whose rules change get a new version. With dry_run nothing is changed.",
     )
-    async def set_policy() -> Response:
+    async def set_policy() -> Reply:
         caller = await app.caller()
         query = app.query(PolicyQuery)
         wanted = await app.body(message.Policy)

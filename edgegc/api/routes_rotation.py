@@ -11,9 +11,8 @@ from edgegc.control import rotation
 from edgegc.model import message
 
 if TYPE_CHECKING:
-    from quart.wrappers import Response
-
     from edgegc.api.application import Application
+    from edgegc.api.asked import Reply
 
 describe: Final = partial(declare, tag="Tenants and clusters")
 
@@ -32,7 +31,7 @@ def add(app: Application) -> None:
         says="Refused until every node has applied the step before, unless it is forced. "
         "The bundle signer rotates along.",
     )
-    async def take_rotation_step(cluster_id: str) -> Response:
+    async def take_rotation_step(cluster_id: str) -> Reply:
         caller = await app.caller()
         asked = await app.body(message.CaRotationStep)
         return codec.reply(await rotation.take(control, caller, cluster_id, asked))
@@ -45,6 +44,6 @@ def add(app: Application) -> None:
         refuses=(409,),
         says="`waiting_for` lists who has not applied the last step; its `id` is null for the box's own lighthouse.",
     )
-    async def get_rotation(cluster_id: str) -> Response:
+    async def get_rotation(cluster_id: str) -> Reply:
         caller = await app.caller()
         return codec.reply(await rotation.status(control, caller, cluster_id))

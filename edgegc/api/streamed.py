@@ -16,10 +16,13 @@ from quart_trio.wrappers.request import TrioBody
 from werkzeug.exceptions import RequestTimeout
 
 from edgegc import errors
+from edgegc.api.asked import deliver
 
 if TYPE_CHECKING:
     from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable
     from quart.wrappers import Request
+
+    from edgegc.api.asked import Asked
 
 PATHS: Final = frozenset({"/api/v1/config/bundle"})
 """Where a POST is streamed."""
@@ -50,9 +53,6 @@ class _StreamedBody(TrioBody):
 class StreamedRequest(TrioRequest):
     """A request; of the streamed kind where its path says so."""
 
-    whole: bytes | None = None
-    """The body, where all of it was here from the beginning."""
-
     def __init__(self, method: str, scheme: str, path: str, *args: Any, **more: Any) -> None:
         super().__init__(method, scheme, path, *args, **more)
         if method == "POST" and path in PATHS:
@@ -68,6 +68,10 @@ class StreamedConnection(TrioASGIHTTPConnection):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.handle_messages, nursery, request, receive)
             await self.handle_request(nursery, request, send)
+
+    async def _send_response(self, send: ASGISendCallable, response: Any) -> None:
+        """Send what a handler answers with, in place of the framework's own kind of answer."""
+        await deliver(response, send)
 
     async def handle_messages(  # type: ignore[override]
         self, nursery: trio.Nursery, request: Request, receive: ASGIReceiveCallable
@@ -90,19 +94,35 @@ class StreamedConnection(TrioASGIHTTPConnection):
         nursery.cancel_scope.cancel()
 
 
+class _Whole:
+    """A body that is all here, as one part."""
+
+    def __init__(self, content: bytes) -> None:
+        self._left = content
+
+    def __aiter__(self) -> _Whole:
+        return self
+
+    async def __anext__(self) -> bytes:
+        part, self._left = self._left, b""
+        if not part:
+            raise StopAsyncIteration
+        return part
+
+
 class Parts:
     """A body as it comes. UnsupportedMedia where it is encoded once more; RequestTimeout where it does not come.
 
     No generator: one that is left in the middle has to be closed by whoever took it.
     """
 
-    def __init__(self, request: Request) -> None:
-        encoding = request.headers.get("content-encoding", "identity").lower()
+    def __init__(self, asked: Asked) -> None:
+        encoding = (asked.header("content-encoding") or "identity").lower()
         if encoding != "identity":
             raise errors.UnsupportedMedia(
                 f"the body must not have a Content-Encoding ({encoding}): send the tar.gz itself"
             )
-        self._body = aiter(request.body)
+        self._body = aiter(_Whole(asked.body) if isinstance(asked.body, bytes) else asked.body)
         self._received = 0
         self._ends_at: float | None = None
 

@@ -32,9 +32,9 @@ class Vigil:
                 await trio.sleep(LONG_S)
                 before = trio.current_time() - LONG_S
                 for watch, began in self._under_way.items():
-                    if began <= before and not watch.looking:
-                        watch.looking = True
-                        nursery.start_soon(watch.look)
+                    if began <= before and watch.look is None:
+                        watch.look = Look(watch)
+                        nursery.start_soon(watch.look.run)
                 if not self._under_way:
                     self._some = trio.Event()
 
@@ -47,33 +47,40 @@ class Vigil:
     async def end(self, watch: Watch) -> None:
         """Note that it has ended, and wait until nobody looks any more. Not cancellable, and no wait as a rule."""
         del self._under_way[watch]
-        if watch.looking:
-            await watch.stop()
+        if watch.look is not None:
+            await watch.look.stop()
 
 
 class Watch:
     """One handler: ``gone`` waits until its client has left; then ``handling``, which is around it, is cancelled."""
 
-    __slots__ = ("_gone", "_over", "_scope", "handling", "looking")
+    __slots__ = ("gone", "handling", "look")
 
     def __init__(self, gone: Callable[[], Awaitable[object]]) -> None:
+        self.gone = gone
         self.handling = trio.CancelScope()
-        self.looking = False
-        self._gone = gone
+        self.look: Look | None = None
+
+
+class Look:
+    """Somebody who looks out for a handler's client."""
+
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
         self._scope = trio.CancelScope()
         self._over = trio.Event()
 
-    async def look(self) -> None:
+    async def run(self) -> None:
         """Wait for the client's end, and end the handler."""
         try:
             with self._scope:
-                await self._gone()
-                self.handling.cancel()
+                await self._watch.gone()
+                self._watch.handling.cancel()
         finally:
             self._over.set()
 
     async def stop(self) -> None:
-        """End :meth:`look`, and wait for that: nobody else may read from the client meanwhile."""
+        """End :meth:`run`, and wait for that: nobody else may read from the client meanwhile."""
         self._scope.cancel()
         with trio.CancelScope(shield=True):
             await self._over.wait()

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pytest
-from werkzeug.datastructures import Headers
 
 from edgegc import errors
 from edgegc.api import auth
+from tests.asking import asked
+
+if TYPE_CHECKING:
+    from edgegc.api.asked import Asked
 
 PROXIES = auth.trusted(("10.0.0.0/8", "192.0.2.1"))
 
 
-def request(client: str | None, *forwarded: str) -> Any:
-    headers = Headers([("x-forwarded-for", value) for value in forwarded])
-    return SimpleNamespace(scope={"client": (client, 1) if client else None}, headers=headers)
+def request(client: str | None, *forwarded: str) -> Asked:
+    return asked(client=client, headers=tuple(("x-forwarded-for", value) for value in forwarded))
 
 
 @pytest.mark.parametrize(
