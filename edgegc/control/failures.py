@@ -66,10 +66,10 @@ class Failures:
             for kind, count in counts.items():
                 audit.insert(
                     connection,
+                    kind.what if count.number == 1 else f"{kind.what} ({count.number} times)",
                     at=now,
                     actor=kind.actor,
                     action=kind.action,
-                    target=kind.what if count.number == 1 else f"{kind.what} ({count.number} times)",
                     request_id=count.request_id,
                     source=kind.source,
                 )

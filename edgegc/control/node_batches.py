@@ -55,10 +55,8 @@ async def create(
 
     def job(write: Write) -> NodesCreated:
         cluster = existing.cluster(write.connection, found)
-        added = _add(write, cluster, items, digests)
-        made = node_creation.certify(write, cluster, added)
-        for node in made:
-            write.audit("node.create", node.id)
+        made = _make(write, cluster, items, digests)
+        write.audit("node.create", *(node.id for node in made))
         tokens = [item.token for item in items]
         return NodesCreated(
             nodes=new_node_views(write.connection, cluster, list(zip(made, tokens, strict=True)))
@@ -100,33 +98,23 @@ def _read(requests: Sequence[NodeCreate]) -> list[_Item]:
     return items
 
 
-def _add(
-    write: Write, cluster: Cluster, items: Sequence[_Item], digests: Sequence[bytes]
-) -> list[tuple[Node, bytes | None]]:
-    version = node_creation.first_version(write, cluster, [item.wanted for item in items])
-    added: dict[int, tuple[Node, bytes | None]] = {}
+def _make(write: Write, cluster: Cluster, items: Sequence[_Item], digests: Sequence[bytes]) -> list[Node]:
+    """Make the nodes; return them in the order of the items."""
+    making = node_creation.Making(write, cluster, [item.wanted for item in items])
     wrong: list[tuple[int, Error]] = []
     # Addresses that are asked for come first, or one that is given out could be another item's wish.
-    for index in sorted(range(len(items)), key=lambda index: items[index].wanted.overlay_ip is None):
+    order = sorted(range(len(items)), key=lambda index: items[index].wanted.overlay_ip is None)
+    for index in order:
         if len(wrong) == MAX_NAMED:
             break
         item = items[index]
-        present = msgspec.structs.replace(cluster, node_count=cluster.node_count + len(added))
         try:
-            node = node_creation.add(
-                write,
-                present,
-                item.wanted,
-                node_id=item.node_id,
-                token_digest=digests[index],
-                version=version,
-            )
+            making.add(item.wanted, node_id=item.node_id, token_digest=digests[index])
         except (Invalid, Conflict) as error:
             wrong.append((index, error))
-        else:
-            added[index] = (node, item.wanted.public_key)
     _refuse(wrong)
-    return [added[index] for index in range(len(items))]
+    made = dict(zip(order, making.finish(), strict=True))
+    return [made[index] for index in range(len(items))]
 
 
 def _refuse(wrong: list[tuple[int, Error]]) -> None:

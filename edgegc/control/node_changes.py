@@ -12,7 +12,7 @@ import msgspec
 
 from edgegc.control import signing
 from edgegc.control.versions import bump, bump_nodes
-from edgegc.model.version import needs_new_certificate, scope_of_node_change, takes_away
+from edgegc.model.version import Scope, needs_new_certificate, scope_of_node_change, takes_away
 from edgegc.store import certificates, nodes, routes
 
 if TYPE_CHECKING:
@@ -29,16 +29,14 @@ def change(write: Write, cluster: Cluster, before: Node, after: Node) -> Node:
     if after == before:
         return before
     after = msgspec.structs.replace(after, updated_at=write.now)
-    nodes.update(write.connection, after)
+    scope = scope_of_node_change(before, after, policy=cluster.policy)
+    version = bump(write, scope, cluster_id=cluster.id)
+    if version is not None and scope is Scope.NODE:
+        # Written with the rest of the row, at once.
+        after = msgspec.structs.replace(after, own_version=version)
+    write.changed_node(after.id, nodes.update(write.connection, before, after))
     if after.routes != before.routes:
         routes.replace(write.connection, cluster.id, after.id, after.routes)
-    write.changed_node(after.id)
-    version = bump(
-        write,
-        scope_of_node_change(before, after, policy=cluster.policy),
-        cluster_id=cluster.id,
-        node_ids=(after.id,),
-    )
     if version is not None and needs_new_certificate(before, after, policy=cluster.policy):
         public_key = _public_key(before)
         return replace_certificate(

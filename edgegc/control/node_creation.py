@@ -5,15 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import msgspec
+from msgspec.structs import replace
 
 from edgegc.control import allocation, modes, signing
 from edgegc.control.versions import bump_nodes
 from edgegc.errors import Conflict, Invalid
 from edgegc.model.node import Node, Role
-from edgegc.store import nodes
+from edgegc.store import clusters, nodes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from edgegc.control.write import Write
     from edgegc.model.cluster import Cluster
@@ -35,87 +36,98 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def create(write: Write, cluster: Cluster, wanted: Wanted, *, node_id: str, token_digest: bytes) -> Node:
-    """Make a node with its certificate: :func:`add`, then :func:`certify`."""
-    version = first_version(write, cluster, [wanted])
-    node = add(write, cluster, wanted, node_id=node_id, token_digest=token_digest, version=version)
-    (made,) = certify(write, cluster, [(node, wanted.public_key)])
+    """Make a node with its certificate. Conflict: name or address taken, no free address. Invalid: an address that can't be
+    a node's. Unavailable where a certificate is needed while the clock is not to be trusted.
+    """
+    making = Making(write, cluster, [wanted])
+    making.add(wanted, node_id=node_id, token_digest=token_digest)
+    (made,) = making.finish()
     return made
 
 
-def first_version(write: Write, cluster: Cluster, wanted: Iterable[Wanted]) -> int:
-    """Return the version in which new nodes get their certificates, one for all of them. Where none of them has a public
-    key, and in an uploaded cluster, nobody's version moves: 0.
-    """
-    if cluster.mode == "uploaded" or all(each.public_key is None for each in wanted):
-        return 0
-    return bump_nodes(write, cluster.id, ())
+class Making:
+    """Nodes that are made together, in one version: what is taken already is read once, and their rows are written at once."""
 
+    def __init__(self, write: Write, cluster: Cluster, wanted: Sequence[Wanted]) -> None:
+        self._write = write
+        self._cluster = cluster
+        self._names = nodes.taken_names(write.connection, cluster.id, [each.name for each in wanted])
+        self._addresses = allocation.Addresses(write, cluster, room_for=len(wanted))
+        self._added: list[tuple[Node, Wanted, bytes]] = []
 
-def add(
-    write: Write, cluster: Cluster, wanted: Wanted, *, node_id: str, token_digest: bytes, version: int
-) -> Node:
-    """Make a node that has no certificate yet. Conflict: name or address taken, no free address. Invalid: an address that
-    can't be a node's. ``version`` is what :func:`first_version` gave to all that are made together.
+    def add(self, wanted: Wanted, *, node_id: str, token_digest: bytes) -> None:
+        """Add one, in no row yet. Conflict: name or address taken, no free address. Invalid: an address that can't be a
+        node's. Nobody else who is made here has its name.
 
-    In an uploaded cluster it gets no address, and will get no certificate: Conflict where one is asked for.
-    """
-    if nodes.name_taken(write.connection, cluster.id, wanted.name):
-        raise Conflict(f"a node named {wanted.name!r} already exists")
-    check_groups(wanted.groups)
-    overlay_ip: str | None
-    cursor: int | None = None
-    if cluster.mode == "uploaded":
-        _check_uploaded(cluster, wanted)
-        overlay_ip = None
-    elif wanted.overlay_ip is None:
-        overlay_ip, cursor = allocation.allocate(write, cluster)
-    else:
-        overlay_ip = allocation.claim(write, cluster, wanted.overlay_ip)
-    node = Node(
-        id=node_id,
-        cluster_id=cluster.id,
-        name=wanted.name,
-        role=wanted.role,
-        overlay_ip=overlay_ip,
-        mtu=wanted.mtu,
-        groups=wanted.groups,
-        listen_port=wanted.listen_port,
-        is_lighthouse=False,
-        is_relay=False,
-        public_addresses=(),
-        routes=(),
-        own_version=0 if wanted.public_key is None else version,
-        enrolment_key_id=wanted.enrolment_key_id,
-        enrolled_at=wanted.enrolled_at,
-        token_used_at=None,
-        applied_version=None,
-        reported_state=None,
-        error=None,
-        nebula_version=wanted.nebula_version,
-        certificate=None,
-        created_at=write.now,
-        updated_at=write.now,
-    )
-    nodes.insert(write.connection, node, token_digest=token_digest, address_cursor=cursor)
-    write.changed_node(node.id)
-    if cluster.mode == "uploaded" and wanted.public_key is not None:
-        nodes.set_enrolled_key(write.connection, node.id, wanted.public_key)
-    return node
+        In an uploaded cluster it gets no address, and will get no certificate: Conflict where one is asked for.
+        """
+        cluster, now = self._cluster, self._write.now
+        if wanted.name in self._names:
+            raise Conflict(f"a node named {wanted.name!r} already exists")
+        check_groups(wanted.groups)
+        overlay_ip: str | None
+        if cluster.mode == "uploaded":
+            _check_uploaded(cluster, wanted)
+            overlay_ip = None
+        elif wanted.overlay_ip is None:
+            overlay_ip = self._addresses.allocate()
+        else:
+            overlay_ip = self._addresses.claim(wanted.overlay_ip, name=wanted.name)
+        node = Node(
+            id=node_id,
+            cluster_id=cluster.id,
+            name=wanted.name,
+            role=wanted.role,
+            overlay_ip=overlay_ip,
+            mtu=wanted.mtu,
+            groups=wanted.groups,
+            listen_port=wanted.listen_port,
+            is_lighthouse=False,
+            is_relay=False,
+            public_addresses=(),
+            routes=(),
+            own_version=0,
+            enrolment_key_id=wanted.enrolment_key_id,
+            enrolled_at=wanted.enrolled_at,
+            token_used_at=None,
+            applied_version=None,
+            reported_state=None,
+            error=None,
+            nebula_version=wanted.nebula_version,
+            certificate=None,
+            created_at=now,
+            updated_at=now,
+        )
+        self._added.append((node, wanted, token_digest))
 
+    def finish(self) -> list[Node]:
+        """Write the rows of all, and sign the keys of those that have one; return them as they are then, in the order in
+        which they were added. Unavailable where there is a key while the clock is not to be trusted.
 
-def certify(write: Write, cluster: Cluster, added: Sequence[tuple[Node, bytes | None]]) -> list[Node]:
-    """Give new nodes that have a public key their certificates; none in an uploaded cluster.
+        Where none has a key, and in an uploaded cluster, nobody's version moves.
+        """
+        write, cluster = self._write, self._cluster
+        managed = cluster.mode != "uploaded"
+        if managed and any(wanted.public_key is not None for _, wanted, _ in self._added):
+            version = bump_nodes(write, cluster.id, ())
+            self._added = [
+                (node if wanted.public_key is None else replace(node, own_version=version), wanted, digest)
+                for node, wanted, digest in self._added
+            ]
+        nodes.insert(write.connection, [(node, digest) for node, _, digest in self._added])
+        clusters.add_nodes(
+            write.connection, cluster.id, len(self._added), address_cursor=self._addresses.cursor
+        )
+        return [self._sign(*each) for each in self._added]
 
-    Returns all nodes as they are then. Unavailable while the clock is not to be trusted.
-    """
-    if cluster.mode == "uploaded":
-        return [node for node, _ in added]
-    return [
-        node
-        if public_key is None
-        else msgspec.structs.replace(node, certificate=signing.certify_node(write, cluster, node, public_key))
-        for node, public_key in added
-    ]
+    def _sign(self, node: Node, wanted: Wanted, token_digest: bytes) -> Node:
+        write, key = self._write, wanted.public_key
+        if key is not None and self._cluster.mode == "uploaded":
+            nodes.set_enrolled_key(write.connection, node.id, key)
+        elif key is not None:
+            node = replace(node, certificate=signing.certify_node(write, self._cluster, node, key))
+        write.changed_node(node.id, nodes.entry_of(node, token_digest=token_digest))
+        return node
 
 
 def _check_uploaded(cluster: Cluster, wanted: Wanted) -> None:

@@ -116,7 +116,7 @@ async def delete(control: Control, caller: Caller, node_id: str) -> None:
 
     def job(write: Write) -> None:
         node, cluster = existing.node(write.connection, node_id)
-        revoked = certificates.revoke_all(write.connection, node.id, now=write.now)
+        revoked = certificates.blocklist_all(write.connection, node.id, now=write.now)
         nodes.delete(write.connection, node)
         write.deleted_node(node.id, cluster.id)
         if revoked or node.is_lighthouse or node.is_relay or node.routes:

@@ -90,8 +90,9 @@ def new_node_views(
     """Return nodes that are being made in this write, as callers see them once it is committed: each with its token and,
     in an uploaded cluster, with the signers that the machine has to know.
     """
-    wide_version = clusters.wide_version(connection, cluster.id) or 0
     uploaded = cluster.mode == "uploaded"
+    # What makes nodes concerns nobody else: the version that concerns all is what it was when the cluster was read.
+    wide_version = (clusters.wide_version(connection, cluster.id) or 0) if uploaded else cluster.wide_version
     signers = signer_texts(authorities.signers(connection, cluster.id)) if uploaded else UNSET
     views = []
     for node, token in made:

@@ -1,7 +1,7 @@
 """One write: its connection, time and caller, its audit row, and what the commit has to tell the rest of the daemon.
 
-A job is a function of a :class:`Write`. It runs in the writer's thread inside a savepoint, so it reads and changes
-rows, seals and signs, and touches nothing else. It knows no roll and no bus: those follow the events it leaves.
+A job is a function of a :class:`Write`. It runs in the writer's thread, perhaps twice, so it reads and changes rows, seals
+and signs, and touches nothing else. It knows no roll and no bus: those follow the events it leaves.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
 
-from edgegc.model.event import ClusterChanged, ClusterDeleted, Event, NodeDeleted
+from edgegc.model.event import ClusterChanged, ClusterDeleted, Event, NodeChanged, NodeDeleted
 from edgegc.model.identifier import RANDOM_BITS, time_ordered
 from edgegc.store import audit, clusters, nodes
 
@@ -41,7 +41,7 @@ class Write:
         self.caller = caller
         self.now = now
         self.vault = vault
-        self._nodes: dict[str, None] = {}
+        self._nodes: dict[str, NodeChanged | None] = {}
         self._clusters: dict[str, None] = {}
         self._events: list[Event] = []
         self._remembered: dict[str, Any] = {}
@@ -57,21 +57,23 @@ class Write:
         """Forget what :meth:`remember` returned, because this write changes it."""
         self._remembered.pop(key, None)
 
-    def audit(self, action: str, target: str | None) -> None:
-        """Say what was done to what (a record's id): one row, in the same transaction."""
+    def audit(self, action: str, *targets: str | None) -> None:
+        """Say what was done to what (a record's id): one row each, in the same transaction."""
         audit.insert(
             self.connection,
+            *targets,
             at=self.now,
             actor=f"{self.caller.kind}:{self.caller.id}",
             action=action,
-            target=target,
             request_id=self.caller.request_id,
             source=self.caller.source,
         )
 
-    def changed_node(self, node_id: str) -> None:
-        """Note that anything of a node was changed; its roll entry is read again at the end."""
-        self._nodes[node_id] = None
+    def changed_node(self, node_id: str, entry: NodeChanged | None = None) -> None:
+        """Note that anything of a node was changed. Its roll entry is read again at the end; unless it is known already,
+        and nothing of the node is changed after that.
+        """
+        self._nodes[node_id] = entry
 
     def changed_cluster(self, cluster_id: str) -> None:
         """Note that settings of a cluster, or its wide or lighthouse version, were changed."""
@@ -98,8 +100,10 @@ class Write:
             wide_version = clusters.wide_version(self.connection, cluster_id)
             if wide_version is not None:
                 changed.append(ClusterChanged(cluster_id=cluster_id, wide_version=wide_version))
-        if self._nodes:
-            changed.extend(nodes.roll_entries(self.connection, self._nodes))
+        changed.extend(entry for entry in self._nodes.values() if entry is not None)
+        unread = [node_id for node_id, entry in self._nodes.items() if entry is None]
+        if unread:
+            changed.extend(nodes.roll_entries(self.connection, unread))
         return (*self._events, *changed)
 
 

@@ -186,22 +186,19 @@ class Rig:
         cluster = _cluster(connection, self.managed)
         base = int(NETWORK.network_address)
         version = clusters.next_version(connection, cluster.id)
-        made = []
-        for each in new:
-            if nodes.name_taken(connection, cluster.id, each.node.name):
-                raise errors.Conflict(f"a node named {each.node.name!r} already exists")
-            cursor = clusters.address_cursor(connection, cluster.id)
-            address = nodes.first_free_address(
-                connection, cluster.id, first=base + cursor + 1, last=int(NETWORK.broadcast_address) - 1
-            )
-            if address is None:
-                raise errors.Conflict(f"no free address in {NETWORK}")
-            certificates.held_until(connection, cluster.id, address)
-            node = msgspec.structs.replace(
-                each.node, overlay_ip=str(IPv4Address(address)), own_version=version
-            )
-            nodes.insert(connection, node, token_digest=each.token_digest, address_cursor=address - base)
-            made.append(node)
+        taken = nodes.taken_names(connection, cluster.id, [each.node.name for each in new])
+        if taken:
+            raise errors.Conflict(f"nodes named {taken} already exist")
+        first = base + clusters.address_cursor(connection, cluster.id) + 1
+        last = first + len(new) - 1
+        if nodes.occupied_addresses(connection, cluster.id, first=first, last=last):
+            raise errors.Conflict(f"addresses of {NETWORK} were given out already")
+        made = [
+            msgspec.structs.replace(each.node, overlay_ip=str(IPv4Address(address)), own_version=version)
+            for address, each in enumerate(new, first)
+        ]
+        nodes.insert(connection, [(node, each.token_digest) for node, each in zip(made, new, strict=True)])
+        clusters.add_nodes(connection, cluster.id, len(made), address_cursor=last - base)
         # Whether the clock may be trusted, and who signs.
         meta.get(connection, CLOCK)
         audit.newest_at(connection, above=made[0].created_at + TOLERATED_LAG_S)
@@ -211,19 +208,17 @@ class Rig:
             certificates.insert(
                 connection, msgspec.structs.replace(each.certificate, overlay_ip=str(node.overlay_ip))
             )
-            self.audit(connection, "node.create", node.id)
-        clusters.wide_version(connection, cluster.id)
-        nodes.roll_entries(connection, [node.id for node in made])
+        self.audit(connection, "node.create", *(node.id for node in made))
         return made
 
-    def audit(self, connection: sqlite3.Connection, action: str, target: str) -> None:
-        """Add the row that every write has."""
+    def audit(self, connection: sqlite3.Connection, action: str, *targets: str) -> None:
+        """Add the rows that every write has."""
         audit.insert(
             connection,
+            *targets,
             at=int(time.time()),
             actor=ACTOR,
             action=action,
-            target=target,
             request_id=self.new_id(),
             source=SOURCE,
         )
@@ -235,17 +230,12 @@ class Rig:
         def job(connection: sqlite3.Connection) -> None:
             node = _node(connection, node_id)
             _cluster(connection, node.cluster_id)
-            nodes.update(connection, msgspec.structs.replace(node, mtu=mtu, updated_at=int(time.time())))
-            self.raise_version(connection, node.id)
+            version = clusters.next_version(connection, self.managed)
+            after = msgspec.structs.replace(node, mtu=mtu, own_version=version, updated_at=int(time.time()))
+            nodes.update(connection, node, after)
             self.audit(connection, "node.update", node.id)
-            nodes.roll_entries(connection, [node.id])
 
         return lambda: self.database.write(job)
-
-    def raise_version(self, connection: sqlite3.Connection, node_id: str) -> None:
-        """Give a node a new version."""
-        version = clusters.next_version(connection, self.managed)
-        nodes.set_own_version(connection, node_id, version, at=int(time.time()))
 
     def one_row(self, _size: int) -> Ready:
         """Write one row: what a node says of itself. The smallest write that there is."""
@@ -288,7 +278,7 @@ class Rig:
             (node,) = self.create(connection, new)
             if routes.owner(connection, self.managed, cidr) is None:
                 routes.replace(connection, self.managed, node.id, [cidr])
-            nodes.update(connection, msgspec.structs.replace(node, is_relay=True))
+            nodes.update(connection, node, msgspec.structs.replace(node, is_relay=True))
             certificates.unlist_expired(connection, self.managed, now=node.created_at)
             clusters.next_wide_version(connection, self.managed, at=node.created_at)
             self.audit(connection, "node.relay.set", node.id)

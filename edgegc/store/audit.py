@@ -31,18 +31,17 @@ class Row(NamedTuple):
 
 def insert(
     connection: sqlite3.Connection,
-    *,
+    *targets: str | None,
     at: int,
     actor: str,
     action: str,
-    target: str | None,
     request_id: str,
     source: str,
 ) -> None:
-    """Add a row."""
-    connection.execute(
+    """Add a row for each target."""
+    connection.executemany(
         "INSERT INTO audit (at, actor, action, target, request_id, source) VALUES (?, ?, ?, ?, ?, ?)",
-        (at, actor, action, target, request_id, source),
+        [(at, actor, action, target, request_id, source) for target in targets],
     )
 
 

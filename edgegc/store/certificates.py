@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from edgegc.model.node import Certificate
-from edgegc.store.columns import dotted, named, to_number
+from edgegc.store.columns import dotted, marks, to_number
 
 if TYPE_CHECKING:
     import sqlite3
@@ -17,7 +15,7 @@ COLUMNS = (
     " not_after, renew_at, blocklist_at, superseded_in"
 )
 
-_INSERT = f"INSERT INTO certificates ({COLUMNS}) VALUES ({named(COLUMNS)})"
+_INSERT = f"INSERT INTO certificates ({COLUMNS}) VALUES ({marks(COLUMNS)})"
 _CAN_BE_SIGNED = (
     "EXISTS (SELECT 1 FROM authorities a"
     " WHERE a.cluster_id = c.cluster_id AND a.phase = 'active' AND a.not_after > ?1)"
@@ -27,7 +25,23 @@ _CAN_BE_SIGNED = (
 def insert(connection: sqlite3.Connection, certificate: Certificate) -> None:
     """Add a certificate."""
     connection.execute(
-        _INSERT, msgspec.structs.asdict(certificate) | {"overlay_ip": to_number(certificate.overlay_ip)}
+        _INSERT,
+        (
+            certificate.fingerprint,
+            certificate.cluster_id,
+            certificate.node_id,
+            certificate.authority_id,
+            certificate.public_key,
+            to_number(certificate.overlay_ip),
+            certificate.pem,
+            certificate.state,
+            certificate.issued_at,
+            certificate.not_before,
+            certificate.not_after,
+            certificate.renew_at,
+            certificate.blocklist_at,
+            certificate.superseded_in,
+        ),
     )
 
 
@@ -154,19 +168,16 @@ def revoke(connection: sqlite3.Connection, certificate: Certificate, *, now: int
     )
 
 
-def revoke_all(connection: sqlite3.Connection, node_id: str, *, now: int) -> int:
-    """Put every certificate of a node that could still be used on the blocklist; return how many were not there."""
-    added = connection.execute(
+def blocklist_all(connection: sqlite3.Connection, node_id: str, *, now: int) -> int:
+    """Put every certificate that could still be used of a node, which is about to be deleted with them, on the blocklist;
+    return how many were not there.
+    """
+    return connection.execute(
         "INSERT INTO blocklist (cluster_id, fingerprint, not_after)"
         " SELECT cluster_id, fingerprint, not_after FROM certificates"
         " WHERE node_id = ? AND not_after >= ? ON CONFLICT DO NOTHING",
         (node_id, now),
     ).rowcount
-    connection.execute(
-        "UPDATE certificates SET state = 'revoked', renew_at = NULL, blocklist_at = NULL WHERE node_id = ?",
-        (node_id,),
-    )
-    return added
 
 
 def held_until(

@@ -187,6 +187,16 @@ def address_cursor(connection: sqlite3.Connection, cluster_id: str) -> int:
     return int(cursor)
 
 
+def add_nodes(
+    connection: sqlite3.Connection, cluster_id: str, count: int, *, address_cursor: int | None
+) -> None:
+    """Count new nodes. ``address_cursor``: the offset in the network of the address given out last, None where none was."""
+    connection.execute(
+        "UPDATE clusters SET node_count = node_count + ?, address_cursor = COALESCE(?, address_cursor) WHERE id = ?",
+        (count, address_cursor, cluster_id),
+    )
+
+
 def set_address_cursor(connection: sqlite3.Connection, cluster_id: str, cursor: int) -> None:
     """Note the offset in the network of the address given out last."""
     connection.execute("UPDATE clusters SET address_cursor = ? WHERE id = ?", (cursor, cluster_id))

@@ -36,6 +36,11 @@ def dotted(column: int) -> str:
     return f"{column >> 24}.{column >> 16 & 255}.{column >> 8 & 255}.{column & 255}"
 
 
+def marks(columns: str) -> str:
+    """Return the placeholders of an INSERT into ``columns`` (``a, b``), to be filled in order: ``?, ?``."""
+    return ", ".join("?" for _ in columns.split(", "))
+
+
 def named(columns: str) -> str:
     """Return the placeholders of an INSERT into ``columns`` (``a, b``), to be filled by name: ``:a, :b``."""
     return ", ".join(f":{column}" for column in columns.split(", "))

@@ -119,11 +119,12 @@ class Database:
         self._checkpoints = 0
 
     async def write(self, job: Callable[[sqlite3.Connection], T]) -> T:
-        """Run a job as one savepoint of a group commit; return its value when that is on the disk.
+        """Run a job as its part of a group commit; return its value when that is on the disk.
 
         An error that the job raises is raised here, and nothing of the job remains. Raises Unavailable when the
         disk is full or fails, the queue is full or the store stops; then nothing of the job remains either.
-        The job must only touch the database: where its group is lost it may have run for nothing.
+        The job must only touch the database, and be able to run again: where its group is lost it may have run for
+        nothing, and where another job of the group fails half-way all of them are run a second time.
 
         Checks for cancellation on entry; once queued it is waited for to the end.
         """

@@ -12,11 +12,11 @@ import msgspec
 from edgegc.model.event import NodeChanged
 from edgegc.model.node import Node, ReportedState, in_order
 from edgegc.store import certificates
-from edgegc.store.columns import assigned, from_number, from_text, named, to_number, to_text
+from edgegc.store.columns import from_number, from_text, marks, to_number, to_text
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
 _OWN = (
     "id, cluster_id, name, role, overlay_ip, mtu, groups, listen_port, is_lighthouse, is_relay, public_addresses,"
@@ -25,13 +25,18 @@ _OWN = (
 )
 _OWN_COUNT = _OWN.count(",") + 1
 _CHANGEABLE = (
-    "name, role, overlay_ip, mtu, groups, listen_port, is_lighthouse, is_relay, public_addresses, updated_at"
+    "name",
+    "role",
+    "overlay_ip",
+    "mtu",
+    "groups",
+    "listen_port",
+    "is_lighthouse",
+    "is_relay",
+    "public_addresses",
+    "own_version",
 )
-_INSERT = (
-    f"INSERT INTO nodes ({_OWN}, own_version_at, token_digest)"
-    f" VALUES ({named(_OWN)}, :own_version_at, :token_digest)"
-)
-_UPDATE = f"UPDATE nodes SET {assigned(_CHANGEABLE)} WHERE id = :id"
+_INSERT = f"INSERT INTO nodes ({_OWN}, own_version_at, token_digest) VALUES ({marks(_OWN)}, ?, ?)"
 _SELECT = (
     f"SELECT {', '.join('n.' + name for name in _OWN.split(', '))},"
     " (SELECT json_group_array(cidr) FROM routes WHERE node_id = n.id),"
@@ -65,18 +70,17 @@ class Membership(NamedTuple):
     certificate_pem: str
 
 
-def insert(
-    connection: sqlite3.Connection, node: Node, *, token_digest: bytes, address_cursor: int | None = None
-) -> None:
-    """Add a node, without routes and certificate, and count it. A version that it has already is as old as it is.
+def insert(connection: sqlite3.Connection, added: Iterable[tuple[Node, bytes]]) -> None:
+    """Add nodes, each with its token's digest, without routes and certificates. A version that one has is as old as it is.
 
-    ``address_cursor`` is where in the network the address is that it was given out, None where it asked for its address.
+    They are counted by :func:`edgegc.store.clusters.add_nodes`.
     """
-    own_version_at = node.created_at if node.own_version else None
-    connection.execute(_INSERT, _row(node) | {"own_version_at": own_version_at, "token_digest": token_digest})
-    connection.execute(
-        "UPDATE clusters SET node_count = node_count + 1, address_cursor = COALESCE(?, address_cursor) WHERE id = ?",
-        (address_cursor, node.cluster_id),
+    connection.executemany(
+        _INSERT,
+        [
+            (*_row(node), node.created_at if node.own_version else None, token_digest)
+            for node, token_digest in added
+        ],
     )
 
 
@@ -109,12 +113,36 @@ def name_taken(connection: sqlite3.Connection, cluster_id: str, name: str) -> bo
     return row is not None
 
 
+def taken_names(connection: sqlite3.Connection, cluster_id: str, names: Sequence[str]) -> set[str]:
+    """Return those of some names that nodes of the cluster have."""
+    if len(names) == 1:
+        return {*names} if name_taken(connection, cluster_id, names[0]) else set()
+    rows = connection.execute(
+        "SELECT name FROM nodes WHERE cluster_id = ? AND name IN (SELECT value FROM json_each(?))",
+        (cluster_id, msgspec.json.encode(names).decode()),
+    )
+    return {name for (name,) in rows}
+
+
 def owner_of_address(connection: sqlite3.Connection, cluster_id: str, overlay_ip: int) -> str | None:
     """Return the name of the node with an overlay address, or None."""
     row = connection.execute(
         "SELECT name FROM nodes WHERE cluster_id = ? AND overlay_ip = ?", (cluster_id, overlay_ip)
     ).fetchone()
     return None if row is None else str(row[0])
+
+
+def occupied_addresses(connection: sqlite3.Connection, cluster_id: str, *, first: int, last: int) -> set[int]:
+    """Return the addresses from ``first`` to ``last`` that a node has, or that a certificate speaks for which is about to
+    be revoked: two nodes would speak for one address.
+    """
+    rows = connection.execute(
+        "SELECT overlay_ip FROM nodes WHERE cluster_id = ?1 AND overlay_ip BETWEEN ?2 AND ?3"
+        " UNION ALL SELECT overlay_ip FROM certificates WHERE cluster_id = ?1 AND overlay_ip BETWEEN ?2 AND ?3"
+        " AND state = 'superseded' AND blocklist_at IS NOT NULL",
+        (cluster_id, first, last),
+    )
+    return {address for (address,) in rows}
 
 
 def first_free_address(
@@ -140,9 +168,24 @@ def first_free_address(
     return None if row is None else int(row[0])
 
 
-def update(connection: sqlite3.Connection, node: Node) -> None:
-    """Write everything of a node that its administrators can change."""
-    connection.execute(_UPDATE, _row(node))
+def update(connection: sqlite3.Connection, before: Node, after: Node) -> NodeChanged:
+    """Write what is another thing now of all that a node's administrators change; return what the roll needs.
+
+    A version that is another is as old as the change.
+    """
+    # SQLite rewrites the entries of each index whose columns are named, whether or not their values differ.
+    changed = [name for name in _CHANGEABLE if getattr(after, name) != getattr(before, name)]
+    values = [_value(after, name) for name in changed]
+    changed.append("updated_at")
+    values.append(after.updated_at)
+    if after.own_version != before.own_version:
+        changed.append("own_version_at")
+        values.append(after.updated_at)
+    row = connection.execute(
+        f"UPDATE nodes SET {', '.join(f'{name} = ?' for name in changed)} WHERE id = ? RETURNING token_digest",
+        (*values, after.id),
+    ).fetchone()
+    return entry_of(after, token_digest=row[0])
 
 
 def set_own_version(connection: sqlite3.Connection, node_id: str, version: int, *, at: int) -> None:
@@ -183,7 +226,7 @@ def mark_token_used(connection: sqlite3.Connection, node_id: str, *, token_diges
 
 
 def delete(connection: sqlite3.Connection, node: Node) -> None:
-    """Delete a node with its routes and certificates; its blocklist rows stay."""
+    """Delete a node with its routes and certificates, and count it no more; its blocklist rows stay."""
     connection.execute("DELETE FROM nodes WHERE id = ?", (node.id,))
     connection.execute("UPDATE clusters SET node_count = node_count - 1 WHERE id = ?", (node.cluster_id,))
 
@@ -225,6 +268,19 @@ def members_with_bundle(connection: sqlite3.Connection, cluster_id: str) -> Iter
     )
     for node_id, name, groups, pem in rows:
         yield Membership(node_id, name, from_text(groups), pem)
+
+
+def entry_of(node: Node, *, token_digest: bytes) -> NodeChanged:
+    """Return what the roll needs of a node as it is written, as :func:`roll_entries` would."""
+    return NodeChanged(
+        node_id=node.id,
+        cluster_id=node.cluster_id,
+        role=node.role,
+        token_digest=token_digest,
+        own_version=node.own_version,
+        has_bundle=node.certificate is not None or node.overlay_ip is None,
+        token_used=node.token_used_at is not None,
+    )
 
 
 def roll_entries(connection: sqlite3.Connection, node_ids: Iterable[str]) -> list[NodeChanged]:
@@ -285,13 +341,42 @@ def versions(connection: sqlite3.Connection, cluster_id: str) -> list[tuple[str,
     ).fetchall()
 
 
-def _row(node: Node) -> dict[str, Any]:
-    """Return a node's own columns by name; what else of it is there stands in other tables."""
-    return msgspec.structs.asdict(node) | {
-        "overlay_ip": to_number(node.overlay_ip),
-        "groups": to_text(node.groups),
-        "public_addresses": to_text(node.public_addresses),
-    }
+def _row(node: Node) -> tuple[Any, ...]:
+    """Return a node's own columns, in order; what else of it is there stands in other tables."""
+    return (
+        node.id,
+        node.cluster_id,
+        node.name,
+        node.role,
+        to_number(node.overlay_ip),
+        node.mtu,
+        to_text(node.groups),
+        node.listen_port,
+        node.is_lighthouse,
+        node.is_relay,
+        to_text(node.public_addresses),
+        node.own_version,
+        node.enrolment_key_id,
+        node.enrolled_at,
+        node.token_used_at,
+        node.applied_version,
+        node.reported_state,
+        node.error,
+        node.nebula_version,
+        node.created_at,
+        node.updated_at,
+    )
+
+
+def _value(node: Node, column: str) -> Any:
+    """Return the value of one of the columns that can be changed."""
+    match column:
+        case "overlay_ip":
+            return to_number(node.overlay_ip)
+        case "groups" | "public_addresses":
+            return to_text(getattr(node, column))
+        case _:
+            return getattr(node, column)
 
 
 def _node(row: tuple[Any, ...]) -> Node:

@@ -180,25 +180,54 @@ class Writer:
         if self._damaged is not None:
             # Writing on would spread the damage; reads may still give out what is whole.
             raise _TransactionLost from self._damaged
-        connection = self._connection
-        execute = connection.execute
+        execute = self._connection.execute
         execute("BEGIN IMMEDIATE")
-        for job in group:
-            execute("SAVEPOINT job")
-            try:
-                job.succeed(job.work(connection))
-            except Exception as error:
-                # SQLITE_FULL, IOERR, NOMEM and their like may roll back the whole transaction, savepoints
-                # included, and a job may have translated the error: only in_transaction tells.
-                if not connection.in_transaction or primary_code(error) in _DAMAGE:
-                    raise _TransactionLost from error
-                job.fail(error)
-                execute("ROLLBACK TO job")
-            # Fails, and loses the batch, where a job ended the transaction behind our back.
-            execute("RELEASE job")
+        if not self._run_trusting(group):
+            execute("ROLLBACK")
+            execute("BEGIN IMMEDIATE")
+            self._run_guarded(group)
         # If this fails, SQLite takes back every frame of this transaction and writes the next one over them,
         # so that a failed fsync can't be forgotten by the kernel: nothing acknowledged ever depends on it.
         execute("COMMIT")
+
+    def _run_trusting(self, group: list[Job]) -> bool:
+        """Run jobs without savepoints, for nearly all of them succeed, or fail before they have changed anything.
+
+        False where one left something to take back: then all that was done has to be undone, and done again.
+        """
+        connection = self._connection
+        for job in group:
+            before = connection.total_changes
+            try:
+                job.succeed(job.work(connection))
+            except Exception as error:
+                self._fail(job, error)
+                if connection.total_changes != before:
+                    return False
+            if not connection.in_transaction:
+                raise _TransactionLost
+        return True
+
+    def _run_guarded(self, group: list[Job]) -> None:
+        """Run jobs with a savepoint each, to which one that fails is taken back."""
+        execute = self._connection.execute
+        for job in group:
+            execute("SAVEPOINT job")
+            try:
+                job.succeed(job.work(self._connection))
+            except Exception as error:
+                self._fail(job, error)
+                execute("ROLLBACK TO job")
+            # Fails, and loses the batch, where a job ended the transaction behind our back.
+            execute("RELEASE job")
+
+    def _fail(self, job: Job, error: Exception) -> None:
+        """Note that a job failed, where only that did; raise where the transaction is lost with it."""
+        # SQLITE_FULL, IOERR, NOMEM and their like may roll back the whole transaction, savepoints included, and a
+        # job may have translated the error: only in_transaction tells.
+        if not self._connection.in_transaction or primary_code(error) in _DAMAGE:
+            raise _TransactionLost from error
+        job.fail(error)
 
     def _lose(self, group: list[Job], error: Exception) -> None:
         cause = error.__cause__ if isinstance(error, _TransactionLost) and error.__cause__ else error

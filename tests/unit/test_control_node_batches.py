@@ -73,6 +73,11 @@ async def test_a_thousand_nodes_are_one_batch() -> None:
             Invalid,
             r"^nodes\[0\]\.overlay_ip: 10\.9\.0\.1 is not inside",
         ),
+        (
+            [{"name": "a", "overlay_ip": "10.42.0.9"}, {"name": "b", "overlay_ip": "10.42.0.9"}],
+            Conflict,
+            r"^nodes\[1\]\.overlay_ip: 10\.42\.0\.9 is the address of the node 'a'",
+        ),
         ([{"name": "a", "groups": ("x", "x")}], Invalid, r"^nodes\[0\]\.groups: 'x' is there twice"),
         ([{"name": "a"}, {"name": "b", "public_key": "no"}], Invalid, r"^nodes\[1\]\.public_key: "),
         (
@@ -101,6 +106,16 @@ async def test_a_batch_that_does_not_fit_names_the_first_that_finds_no_address()
         ):
             await made(plane, *({"name": f"pi-{n}"} for n in range(6)))
         assert len(await made(plane, *({"name": f"pi-{n}"} for n in range(5)))) == 5
+
+
+async def test_a_batch_finds_the_last_gaps_between_addresses() -> None:
+    async with control_plane(cluster={"network_cidr": "10.42.0.0/28"}) as plane:
+        there = await made(plane, *({"name": f"old-{n}"} for n in range(13)))
+        for gap in (1, 2, 7, 12):
+            await nodes.delete(plane.control, OPERATOR, there[gap].id)
+        found = await made(plane, *({"name": f"new-{n}"} for n in range(3)))
+        assert [node.overlay_ip for node in found] == ["10.42.0.3/28", "10.42.0.4/28", "10.42.0.9/28"]
+        assert (await plane.add_node("last")).overlay_ip == "10.42.0.14/28"
 
 
 async def test_an_address_that_an_item_asks_for_is_given_to_no_other_item() -> None:

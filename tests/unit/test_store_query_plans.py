@@ -165,9 +165,25 @@ async def test_a_batch_reads_once_what_all_of_its_nodes_need() -> None:
         with recorded(plane, each=lambda statement: counted.update([statement])):
             batch = message.NodeBatch(nodes=items)
             await node_batches.create(plane.control, OPERATOR, plane.cluster_id, batch)
-        often = [each for each, times in counted.items() if times == len(items) and each.startswith("SELECT")]
-        # The cursor moves with each address.
-        assert [statement for statement in often if "address_cursor" not in statement] == []
+        assert [
+            each for each, times in counted.items() if times == len(items) and each.startswith("SELECT")
+        ] == []
+
+
+async def test_a_change_of_a_node_touches_only_what_is_another_thing_now() -> None:
+    async with control_plane() as plane:
+        node = await plane.add_node("pi-1")
+        plane.clock.at += 1
+        with recorded(plane) as statements:
+            await plane.patch(node.id, mtu=1400)
+        (update,) = [each for each in statements if each.startswith("UPDATE nodes")]
+        changed = update.partition(" SET ")[2].partition(" WHERE ")[0]
+        assert [each.partition(" = ")[0] for each in changed.split(", ")] == [
+            "mtu",
+            "own_version",
+            "updated_at",
+            "own_version_at",
+        ]
 
 
 @pytest.mark.parametrize("sort", ["name", "-name", "created_at", "-created_at", "overlay_ip", "-overlay_ip"])

@@ -89,6 +89,44 @@ def test_a_job_that_raises_fails_alone_and_leaves_nothing(connection: sqlite3.Co
     assert names(connection) == {"a", "c"}
 
 
+def test_after_a_job_that_fails_half_way_the_others_are_done_again_and_once(
+    connection: sqlite3.Connection,
+) -> None:
+    runs: list[str] = []
+
+    def counted(name: str) -> Work:
+        def job(connection: sqlite3.Connection) -> str:
+            runs.append(name)
+            connection.execute("INSERT INTO t VALUES (?)", (name,))
+            return f"{name} {runs.count(name)}"
+
+        return job
+
+    writer = Writer(connection)
+    first, second, third = serve(writer, counted("a"), failing("b", errors.Conflict("taken")), counted("c"))
+    assert first.outcome == outcome.Value("a 2")
+    assert isinstance(error_of(second), errors.Conflict)
+    assert third.outcome == outcome.Value("c 1")
+    assert names(connection) == {"a", "c"}
+    assert (writer.commits, writer.jobs, writer.failed_jobs) == (1, 3, 1)
+
+
+def test_a_job_that_fails_before_it_changes_anything_costs_the_others_nothing(
+    connection: sqlite3.Connection,
+) -> None:
+    def refused(connection: sqlite3.Connection) -> None:
+        connection.execute("SELECT * FROM t").fetchall()
+        raise errors.Conflict("taken")
+
+    statements: list[str] = []
+    connection.set_trace_callback(statements.append)
+    _, second, _ = serve(Writer(connection), insert("a"), refused, insert("c"))
+    connection.set_trace_callback(None)
+    assert isinstance(error_of(second), errors.Conflict)
+    assert names(connection) == {"a", "c"}
+    assert [each for each in statements if each.split()[0] in ("SAVEPOINT", "ROLLBACK")] == []
+
+
 def test_a_constraint_that_breaks_fails_its_job_alone(connection: sqlite3.Connection) -> None:
     _, second, _ = serve(Writer(connection), insert("a"), insert("a"), insert("c"))
     assert isinstance(error_of(second), sqlite3.IntegrityError)
