@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Final
 
 from edgegc.model import message
 from edgegc.perf import requests
+from edgegc.perf.plan import Ask, Plan
 
 if TYPE_CHECKING:
     from edgegc.client import Client
     from edgegc.perf.bench import Bench
     from edgegc.perf.ground import Ground
+    from edgegc.perf.plan import Target
+    from edgegc.perf.seed import Seeded
 
 PAGE: Final = 500
 """Nodes in a page: as many as one may ask for."""
@@ -23,6 +26,10 @@ ROUTERS: Final = 50
 """Nodes with a subnet behind them."""
 FIRST_PORT: Final = 20_000
 """Policies differ in a port from here on."""
+HEARD_CONNECTIONS: Final = 64
+"""For the first question of each node."""
+HEARD_S: Final = 40.0
+"""By then a small board has answered a thousand of them, over TLS."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +53,19 @@ async def versions(admin: Client, cluster_id: str) -> dict[str, int]:
         cursor = page.next_cursor
         if cursor is None:
             return found
+
+
+async def everybody_once(bench: Bench, target: Target, seeded: Seeded) -> None:
+    """Let each node ask once: the first use of a token is written down, and nothing that a node does twice."""
+    checks = tuple(requests.version(node.token) for node in seeded.nodes)
+    await bench.load(
+        Plan(
+            target=target,
+            asks=(Ask(name="version", requests=checks, once=True),),
+            connections=HEARD_CONNECTIONS,
+            duration_s=HEARD_S,
+        )
+    )
 
 
 async def uploaded_cluster(bench: Bench, ground: Ground, *, nodes: int) -> Uploaded:

@@ -38,9 +38,6 @@ FLUSHES_PER_HOUR: Final = 4
 CONNECT_S: Final = 20.0
 QUICK_CONNECT_S: Final = 0.5
 """Over which 1,000 connections are opened with TLS: a small board takes 10 ms of its core for each handshake."""
-POLL_CONNECTIONS: Final = 64
-"""For the first question of each node, before anything is measured."""
-LONGEST_S: Final = 40.0
 
 
 async def idle_cost(bench: Bench) -> None:
@@ -113,16 +110,7 @@ async def idle_cost(bench: Bench) -> None:
 
 
 async def _everybody_once(bench: Bench, served: Served) -> None:
-    """Let each node ask once: the first use of a token is written down, and no part of being idle."""
-    checks = tuple(requests.version(node.token) for node in served.seeded.nodes)
-    await bench.load(
-        Plan(
-            target=served.server.target,
-            asks=(Ask(name="version", requests=checks, once=True),),
-            connections=POLL_CONNECTIONS,
-            duration_s=LONGEST_S,
-        )
-    )
+    await furnish.everybody_once(bench, served.server.target, served.seeded)
     await bench.settle(served.server.pid)
 
 
