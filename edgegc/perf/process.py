@@ -132,6 +132,11 @@ def usage(of: Iterable[int]) -> Usage:
     return total
 
 
+def private_bytes(of: Iterable[int]) -> int:
+    """Return what would be free without these processes, and nothing else of them: for whoever looks often. Raises Gone."""
+    return sum(_private(_memory(pid)) for pid in of)
+
+
 def arguments(pid: int) -> list[str]:
     """Return a process's command line. Raises Gone."""
     return [part for part in _read(pid, "cmdline").split("\0") if part]
@@ -173,9 +178,9 @@ def _usage(pid: int) -> Usage:
     return Usage(
         rss_bytes=memory.get("Rss", seen.rss_bytes),
         pss_bytes=memory.get("Pss", seen.rss_bytes),
-        private_bytes=memory.get("Private_Clean", 0) + memory.get("Private_Dirty", 0),
+        private_bytes=_private(memory),
         cpu_s=seen.cpu_s,
-        fds=len(_list(pid, "fd")),
+        fds=_fds(pid),
         context_switches=_context_switches(pid),
         written_bytes=io(pid, "write_bytes") or 0,
     )
@@ -188,6 +193,21 @@ def _memory(pid: int) -> dict[str, int]:
         name, _, value = line.partition(":")
         found[name] = int(value.split()[0]) * KIB
     return found
+
+
+def _private(memory: dict[str, int]) -> int:
+    return memory.get("Private_Clean", 0) + memory.get("Private_Dirty", 0)
+
+
+def _fds(pid: int) -> int:
+    """Count open files. Listing 10,000 takes 7 ms, in which the generator, on the same processor, may be late: since 6.2 the
+    kernel tells their number as the size of the directory, which is 0 before.
+    """
+    try:
+        told = (PROC / str(pid) / "fd").stat().st_size
+    except (FileNotFoundError, ProcessLookupError):
+        raise Gone(f"the process {pid} has ended") from None
+    return told or len(_list(pid, "fd"))
 
 
 def _context_switches(pid: int) -> int:

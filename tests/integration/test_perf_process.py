@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -58,6 +59,30 @@ def test_memory_descriptors_and_time_of_a_process_are_told() -> None:
     assert much.cpu_s >= 0.09
     assert little.context_switches > 0
     assert both.rss_bytes == pytest.approx(much.rss_bytes + little.rss_bytes, rel=0.05)
+
+
+def test_open_files_are_counted_whether_or_not_the_kernel_tells_their_number(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    code = "import os, time; kept = [os.dup(0) for _ in range(100)]; print(flush=True); time.sleep(60)"
+    with running(code) as pid:
+        listed = len(os.listdir(f"/proc/{pid}/fd"))
+        assert process.usage([pid]).fds == listed >= 103
+        real = Path.stat
+
+        def silent(path: Path, *, follow_symlinks: bool = True) -> os.stat_result:
+            told = real(path, follow_symlinks=follow_symlinks)
+            return os.stat_result((*told[:6], 0, *told[7:10]))
+
+        monkeypatch.setattr(Path, "stat", silent)
+        assert process.usage([pid]).fds == listed
+
+
+def test_private_memory_alone_is_what_usage_tells_of_it() -> None:
+    with running(LARGE) as large, running("import time; print(flush=True); time.sleep(60)") as small:
+        assert process.private_bytes([large, small]) == process.usage([large, small]).private_bytes
+    with pytest.raises(process.Gone):
+        process.private_bytes([large])
 
 
 def test_written_bytes_are_those_that_reach_a_disk(tmp_path_factory: pytest.TempPathFactory) -> None:

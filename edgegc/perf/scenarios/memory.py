@@ -23,7 +23,7 @@ EVERY_S: Final = 0.2
 
 def private_bytes(of: Watched) -> int:
     """Return the private memory of a server and its children. Raises process.Gone."""
-    return process.usage(of.pids()).private_bytes
+    return process.private_bytes(of.pids())
 
 
 @asynccontextmanager
