@@ -177,6 +177,8 @@ class Exchange:
             await self._unwatch()
             if self._is_over():
                 return _DISCONNECT
+        if self._unread and self._link.received:
+            return await self._part()  # what is here is not waited for
         with trio.CancelScope() as self._receiving:
             return await (self._part() if self._unread else self._end())
         return _DISCONNECT
