@@ -13,6 +13,8 @@ from edgegc.perf.scenarios import furnish, memory
 from edgegc.perf.slope import slope
 
 if TYPE_CHECKING:
+    from random import Random
+
     from edgegc.perf.bench import Bench
     from edgegc.perf.seed import Seeded
 
@@ -105,7 +107,8 @@ async def steady(bench: Bench, *, parts: int, part_s: float) -> None:
                 for _ in range(parts):
                     plan = Plan(
                         target=ground.target,
-                        asks=asks,
+                        # A generator begins with the first: the same nodes would be asked in each part, and changed in one.
+                        asks=tuple(_shuffled(ask, bench.random) for ask in asks),
                         connections=CONNECTIONS,
                         duration_s=part_s,
                         rate_per_s=PER_S,
@@ -125,3 +128,7 @@ async def steady(bench: Bench, *, parts: int, part_s: float) -> None:
             )
             meter.figure("growth_per_hour_low", found.low_per_s * S_PER_HOUR, "bytes")
             meter.figure("growth_per_hour_high", found.high_per_s * S_PER_HOUR, "bytes")
+
+
+def _shuffled(ask: Ask, order: Random) -> Ask:
+    return msgspec.structs.replace(ask, requests=tuple(order.sample(ask.requests, len(ask.requests))))
