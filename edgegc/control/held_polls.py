@@ -141,7 +141,8 @@ class Polls:
                     concerned.update(self._waiting.get(event.cluster_id, {}))
                 case _:
                     pass
-        self._tell(concerned)
+        if concerned:
+            self._tell(concerned)
 
     def release_all(self) -> None:
         """Answer every held check now, as at shutdown."""

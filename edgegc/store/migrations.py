@@ -154,6 +154,10 @@ def _name_certificates_by_fingerprint(connection: sqlite3.Connection) -> None:
         connection.execute(statement)
 
 
+def _find_expired_blocklist_entries(connection: sqlite3.Connection) -> None:
+    connection.execute("CREATE INDEX blocklist_expired ON blocklist (cluster_id, not_after)")
+
+
 MIGRATIONS: tuple[Migration, ...] = (
     Migration("authorities and signers know their versions", _note_rotation),
     Migration("uploaded bundles", _uploaded_bundles),
@@ -161,6 +165,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     Migration("expired enrolment keys and old refusals are forgotten", _find_what_to_forget),
     Migration("when nodes were last heard of is kept apart", _narrow_last_seen),
     Migration("certificates are known by their fingerprints", _name_certificates_by_fingerprint),
+    Migration("expired blocklist entries are found", _find_expired_blocklist_entries),
 )
 
 

@@ -179,6 +179,8 @@ CREATE TABLE blocklist (
     not_after    INTEGER NOT NULL,
     PRIMARY KEY (cluster_id, fingerprint)
 ) STRICT, WITHOUT ROWID;
+-- Each cluster-wide bump looks for expired ones, and there may be thousands that are not.
+CREATE INDEX blocklist_expired ON blocklist (cluster_id, not_after);
 
 -- What was uploaded, verbatim. Bodies are written and read in pieces; one that is not complete is nobody's, and goes
 -- at the next start. Several bundles may share one: activating an old bundle copies nothing.

@@ -148,6 +148,16 @@ async def test_nothing_that_an_admin_does_with_one_node_reads_a_whole_table() ->
         await no_scans(plane, statements)
 
 
+async def test_a_deletion_looks_at_no_blocklist_entry_that_is_still_good() -> None:
+    async with control_plane() as plane:
+        made = await plane.add_node("pi-1")
+        with recorded(plane) as statements:
+            await nodes.delete(plane.control, OPERATOR, made.id)
+        found = await plans(plane, {each for each in statements if each.startswith("DELETE FROM blocklist")})
+        ((step,),) = found.values()
+        assert "(cluster_id=? AND not_after<?)" in step
+
+
 async def test_a_batch_of_nodes_reads_no_whole_table() -> None:
     async with control_plane() as plane:
         await plane.add_node("old")
