@@ -78,7 +78,8 @@ async def soak(bench: Bench) -> None:
 
 async def soak_hour(bench: Bench) -> None:
     """Measure the server's memory for an hour."""
-    await steady(bench, parts=HOUR_PARTS, part_s=bench.seconds(HOUR_PART_S, 1.0))
+    parts = bench.count(HOUR_PARTS, PARTS)
+    await steady(bench, parts=parts, part_s=bench.seconds(HOUR_PART_S, 1.0))
 
 
 async def steady(bench: Bench, *, parts: int, part_s: float) -> None:
