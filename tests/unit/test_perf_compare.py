@@ -203,6 +203,16 @@ def test_other_parameters_are_not_compared() -> None:
     ]
 
 
+@pytest.mark.parametrize(("size_bytes", "compared"), [(1_048_611, True), (5_242_880, False)])
+def test_bundles_of_nearly_one_size_are_compared_and_others_are_not(size_bytes: int, compared: bool) -> None:
+    def of(size: int) -> Callable[[Case], Case]:
+        return lambda case: msgspec.structs.replace(case, parameters={**case.parameters, "size_bytes": size})
+
+    name = "api.version[hot-open]"
+    found = compare(changed(base(), name, of(1_048_576)), changed(base(), name, of(size_bytes)))
+    assert (name in {row.case for row in found.rows}) is compared
+
+
 def other_host(found: Report) -> Report:
     return msgspec.structs.replace(
         found, host=msgspec.structs.replace(found.host, fingerprint="0123456789abcdef")
