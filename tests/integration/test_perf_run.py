@@ -259,13 +259,16 @@ async def test_what_was_measured_before_an_interrupt_is_the_report(directory: Pa
     assert run.exit_code(report) == 130
 
 
-def test_the_command_writes_a_valid_partial_report_when_it_is_interrupted(directory: Path) -> None:
-    out = directory / "partial.json"
-    words = ["run", "--suite", "quick", "--only", "db.node_*", "--dir", str(directory), "--out", str(out)]
-    command = subprocess.Popen([sys.executable, "-m", "edgegc.perf", *words], stdout=subprocess.DEVNULL)
+def interrupted_command(words: Sequence[str], out: Path, *, once: Path) -> Report:
+    """Return the report that ``perf run`` leaves when it is interrupted as soon as a file is there."""
+    command = subprocess.Popen(
+        [sys.executable, "-m", "edgegc.perf", "run", *words],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     try:
         until = time.monotonic() + LIMIT_S
-        while not out.exists() and time.monotonic() < until:
+        while not once.exists() and time.monotonic() < until:
             assert command.poll() is None
             time.sleep(0.05)
         command.send_signal(signal.SIGINT)
@@ -273,7 +276,13 @@ def test_the_command_writes_a_valid_partial_report_when_it_is_interrupted(direct
     finally:
         command.kill()
         command.wait()
-    report = document.read(out)
+    return document.read(out)
+
+
+def test_the_command_writes_a_valid_partial_report_when_it_is_interrupted(directory: Path) -> None:
+    out = directory / "partial.json"
+    words = ["--suite", "quick", "--only", "db.node_*", "--dir", str(directory), "--out", str(out)]
+    report = interrupted_command(words, out, once=out)
     assert report.partial
     assert report.cases
 
@@ -304,31 +313,8 @@ def test_the_command_leaves_a_report_even_when_it_is_interrupted_before_the_run_
     release = directory / "release.py"
     began = directory / "began"
     release.write_text(f"import pathlib, time\npathlib.Path({str(began)!r}).touch()\ntime.sleep({LIMIT_S})\n")
-    words = [
-        "run",
-        "--only",
-        "api.version",
-        "--server",
-        str(release),
-        "--dir",
-        str(directory),
-        "--out",
-        str(out),
-    ]
-    command = subprocess.Popen(
-        [sys.executable, "-m", "edgegc.perf", *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    try:
-        until = time.monotonic() + LIMIT_S
-        while not began.exists() and time.monotonic() < until:
-            assert command.poll() is None
-            time.sleep(0.05)
-        command.send_signal(signal.SIGINT)
-        assert command.wait(LIMIT_S) == 130
-    finally:
-        command.kill()
-        command.wait()
-    report = document.read(out)
+    words = ["--only", "api.version", "--server", str(release), "--dir", str(directory), "--out", str(out)]
+    report = interrupted_command(words, out, once=began)
     assert report.partial
     assert report.cases == ()
 
