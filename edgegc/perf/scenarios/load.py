@@ -49,7 +49,7 @@ SPARE_FILES: Final = 256
 MANY_PER_S: Final = 250.0
 """Of 10,000 connections each asks every 40 s: inside of what one may rest (75 s), and what a quarter of a core bears. They
 come at the same rate, so that each asks as soon as it is there: silent ones are closed after 10 s."""
-MANY_READ_EVERY_S: Final = 1.0
+MANY_READ_EVERY_S: Final = 5.0
 """While 10,000 connections are opened, and are held to the end: what they take comes slowly, and goes last. Reading more often
 would make the generator late, which has the reader's processor."""
 HELD_S: Final = 15.0
