@@ -91,7 +91,7 @@ FEW_FREEDOM: Final = 1
 """What their median then counts as: it is hardly more than the spread that it is weighed against."""
 IN_TURNS: Final = 0.4
 """What is left of :data:`ALONE` beside references that took turns. Seven sides of one case, four and five repetitions each on a
-virtual machine, had throughputs with a spread of 13 % as they stand, of 4 % beside plain Quart."""
+virtual machine, had throughputs with a spread (root mean square) of 14 % as they stand, of 4 % beside plain Quart."""
 IN_TURNS_FREEDOM: Final = 4
 """As so many degrees of freedom that counts: those seven spreads differed by no more than chance explains."""
 MANY_FREEDOM: Final = 24
