@@ -315,17 +315,19 @@ async def open_database(
             if not in_memory:
                 writer.after_commit = database.bound_log
 
-            def start(name: str, lane: Lane, observe: Callable[[Sequence[Job]], None]) -> Executor:
+            def start(
+                name: str, lane: Lane, observe: Callable[[Sequence[Job]], None], *, patient: bool
+            ) -> Executor:
                 if executor == "inline":
                     return InlineExecutor(lane, observe=observe)
                 threaded = ThreadExecutor(
-                    name, lane, queue_size=queue_size, observe=observe, on_crash=on_crash
+                    name, lane, queue_size=queue_size, patient=patient, observe=observe, on_crash=on_crash
                 )
                 threaded.start()
                 return threaded
 
-            writes = start("edgegc-writer", writer, database.committed)
-            reads = start("edgegc-reader", reader, _ignore)
+            writes = start("edgegc-writer", writer, database.committed, patient=True)
+            reads = start("edgegc-reader", reader, _ignore, patient=False)
             database.use(writes, reads)
             try:
                 yield database

@@ -16,6 +16,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+import time
 from typing import TYPE_CHECKING, Any, Protocol
 
 import outcome
@@ -33,6 +34,15 @@ logger = logging.getLogger(__name__)
 
 BATCH = 64
 """Jobs per transaction at most. Beyond this the fsync is a small part of the cost, and the first job waits longer."""
+
+PATIENCE = 0.3
+"""Of the time that a batch took: how long the next one, for which jobs wait already, waits for those who were just answered.
+
+They come back at once, where many do one thing after another; without it they are always a commit late, and of 16 clients
+eight share each. Measured on an emulated quarter of a core: 13 writes a commit, and a sixth less CPU time for each.
+"""
+LONGEST_PATIENCE_S = 0.005
+"""By then they have come back; nobody waits for long because a disk does."""
 
 
 class Lane(Protocol):
@@ -113,6 +123,7 @@ class _BeforeWaiting(trio.abc.Instrument):
 class ThreadExecutor:
     """One thread for one lane, fed through a bounded queue, answering a whole batch by one call into the loop.
 
+    ``patient``: the next batch waits a little for those who were answered with the last one, see :data:`PATIENCE`.
     ``observe`` is called in the trio thread with each answered batch, before any of its waiters is resumed.
     ``on_crash`` is called in the trio thread when the thread or ``observe`` dies of something that is not a
     job's failure; everybody who waits gets Unavailable.
@@ -124,11 +135,13 @@ class ThreadExecutor:
         lane: Lane,
         *,
         queue_size: int,
+        patient: bool,
         observe: Callable[[Sequence[Job]], None],
         on_crash: Callable[[BaseException], None],
     ) -> None:
         self._lane = lane
         self._queue_size = queue_size
+        self._patient = patient
         self._observe = observe
         self._on_crash = on_crash
         self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
@@ -215,7 +228,10 @@ class ThreadExecutor:
                 break
             job = self._queue.get_nowait()
         if jobs:
+            began = time.perf_counter()
             self._lane.serve(jobs, self._post_answers)
+            if self._patient and 0 < self._queue.qsize() < BATCH:
+                time.sleep(min(PATIENCE * (time.perf_counter() - began), LONGEST_PATIENCE_S))
         return job is not None
 
     def _post_answers(self, jobs: list[Job]) -> None:

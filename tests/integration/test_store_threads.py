@@ -12,6 +12,7 @@ import pytest
 import trio
 
 from edgegc import errors
+from edgegc.store import executor
 from edgegc.store.database import Database, StoreCrashed, open_database
 
 if TYPE_CHECKING:
@@ -75,6 +76,35 @@ async def held_writer(database: Database) -> AsyncIterator[None]:
             yield
         finally:
             release.set()
+
+
+async def test_who_was_just_answered_is_back_in_time_for_the_commit_of_those_who_wait(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # So long that even a busy machine comes back in time.
+    monkeypatch.setattr(executor, "PATIENCE", 1e9)
+    monkeypatch.setattr(executor, "LONGEST_PATIENCE_S", 1.0)
+    running, release = threading.Event(), threading.Event()
+
+    def hold(connection: sqlite3.Connection) -> None:
+        running.set()
+        release.wait(SAFETY_S)
+
+    async with open_database(path) as database:
+        before = database.stats().commits
+
+        async def one_after_another() -> None:
+            await database.write(hold)
+            await database.write(insert("came back"))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(one_after_another)
+            await until(running.is_set)
+            nursery.start_soon(database.write, insert("waited"))
+            await until(lambda: database.stats().write_queue == 1)
+            release.set()
+        assert database.stats().commits - before == 2
+        assert await database.read(names) == {"came back", "waited"}
 
 
 async def test_many_writers_share_commits_and_lose_nothing(path: Path) -> None:
