@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
     from edgegc.api.operation import Operation
 
+BODILESS: Final = frozenset({204, 304})
+"""Statuses whose answer has no body, and so does not say how long one is."""
+
 
 class Asked:
     """One request. ``operation`` is what its handler says of itself; None where there is no handler for it."""

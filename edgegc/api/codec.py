@@ -6,6 +6,7 @@ Knows no route.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -16,7 +17,7 @@ import trio
 from werkzeug.exceptions import RequestEntityTooLarge, RequestTimeout
 
 from edgegc import errors
-from edgegc.api.asked import Reply
+from edgegc.api.asked import BODILESS, Reply
 from edgegc.api.operation import JSON
 
 if TYPE_CHECKING:
@@ -34,8 +35,6 @@ BODY_S: Final = 60.0
 KEPT_QUERIES: Final = 256
 KEPT_QUERY_BYTES: Final = 128
 """Query strings up to this long are read once, as many as :data:`KEPT_QUERIES`."""
-BODILESS: Final = frozenset({204, 304})
-"""Statuses whose answer has no body, and so does not say how long one is."""
 NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 
 encode = msgspec.json.Encoder().encode
@@ -120,9 +119,9 @@ def query(text: bytes, kind: type[T]) -> T:
 def _query(text: bytes, kind: type[T]) -> T:
     pairs = parse_qsl(text.decode("latin-1"), keep_blank_values=True)
     given = dict(pairs)
-    for name in given if len(given) < len(pairs) else ():
-        if (times := sum(other == name for other, _ in pairs)) > 1:
-            raise errors.Invalid(f"query parameter {name} is given {times} times")
+    if len(given) < len(pairs):
+        ((name, times),) = Counter(name for name, _ in pairs).most_common(1)
+        raise errors.Invalid(f"query parameter {name} is given {times} times")
     try:
         found = msgspec.convert(given, kind, strict=False)
     except msgspec.ValidationError as error:

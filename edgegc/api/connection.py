@@ -101,8 +101,14 @@ class Connection:
                 await self._hand_over()
                 return
             exchange = Exchange(self._service, self._link, head, addresses=self._addresses, admin=self._admin)
-            if not await exchange.run():
+            del head
+            keeps = await exchange.run()
+            del exchange  # a connection that rests keeps nothing of its last request, its token least of all
+            if not keeps:
                 return
+            if self._link.received:
+                # Of requests that came together each has its turn only, and the others on the box have theirs.
+                await trio.lowlevel.checkpoint()
             self._idle = True
             patience_s = bounds.KEEP_ALIVE_S
 

@@ -15,6 +15,7 @@ import trio
 
 from edgegc.api import bounds, dates, problem
 from edgegc.api.access import request_id_of
+from edgegc.api.asked import BODILESS
 from edgegc.api.service import WATCHED
 from edgegc.api.vigil import Watch
 
@@ -31,7 +32,6 @@ logger = logging.getLogger(__name__)
 
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 ASGI: Final = {"spec_version": "2.1", "version": "3.0"}
-BODILESS: Final = frozenset({204, 304})
 JOINED_BYTES: Final = 65_536
 """A body up to this long, a page of a hundred nodes, goes out together with its head: the copy costs less than another call."""
 
@@ -283,6 +283,8 @@ class Exchange:
             await link.send(part)
         if link.lost:
             # Who makes a long answer for nobody is to notice: there is no other checkpoint for it here.
+            if more and self._watch is not None:
+                self._watch.handling.cancel()
             await trio.lowlevel.checkpoint()
         if not more:
             self._over = True

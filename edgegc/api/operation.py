@@ -176,7 +176,7 @@ def declare(
 
         @app.post("/api/v1/tenants")
         @describe("Create a tenant", who="operator", takes=message.TenantCreate, gives={201: message.TenantView}, refuses=(409,))
-        async def create_tenant() -> Response: ...
+        async def create_tenant() -> Reply: ...
 
     :param summary: a few words, as in a list.
     :param tag: the chapter of the page.

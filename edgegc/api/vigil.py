@@ -47,8 +47,10 @@ class Vigil:
     async def end(self, watch: Watch) -> None:
         """Note that it has ended, and wait until nobody looks any more. Not cancellable, and no wait as a rule."""
         del self._under_way[watch]
-        if watch.look is not None:
-            await watch.look.stop()
+        # The two know each other: left so, they would keep the whole request until the garbage collector comes by.
+        look, watch.look = watch.look, None
+        if look is not None:
+            await look.stop()
 
 
 class Watch:

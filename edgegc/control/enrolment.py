@@ -111,7 +111,6 @@ async def enroll(control: Control, caller: Caller, request: Enroll) -> Enrolled:
         elif node is not None:
             raise Conflict(f"a node named {request.name!r} already exists")
         else:
-            enrolment_keys.count_use(write.connection, key.id)
             node = node_creation.create(
                 write,
                 cluster,
@@ -119,6 +118,8 @@ async def enroll(control: Control, caller: Caller, request: Enroll) -> Enrolled:
                 node_id=new_node_id,
                 token_digest=token_digest,
             )
+            # Last: who is refused has then changed nothing, and nobody else's write has to be done again for it.
+            enrolment_keys.count_use(write.connection, key.id)
         write.audit("node.enroll", node.id)
         return Enrolled(
             node_id=node.id,

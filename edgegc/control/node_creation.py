@@ -109,6 +109,7 @@ class Making:
         write, cluster = self._write, self._cluster
         managed = cluster.mode != "uploaded"
         if managed and any(wanted.public_key is not None for _, wanted, _ in self._added):
+            signing.require_hand(write, cluster.id)
             version = bump_nodes(write, cluster.id, ())
             self._added = [
                 (node if wanted.public_key is None else replace(node, own_version=version), wanted, digest)

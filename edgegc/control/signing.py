@@ -114,6 +114,11 @@ def signer_private(vault: Vault, signer: Signer, box: bytes) -> bytes:
     return vault.unseal(SIGNER_PURPOSE, box, context=signer.id)
 
 
+def require_hand(write: Write, cluster_id: str) -> None:
+    """See that certificates can be signed, before anything is changed. Unavailable while the clock is not to be trusted."""
+    _taken_up(write, cluster_id)
+
+
 def certify_node(write: Write, cluster: Cluster, node: Node, public_key: bytes) -> Certificate:
     """Sign a node's public key for what the node is now. Unavailable while the clock is not to be trusted."""
     if node.overlay_ip is None:
@@ -180,8 +185,7 @@ def _certify(
     groups: Sequence[str],
     public_key: bytes,
 ) -> Certificate:
-    # A batch signs a thousand: what signs is read once.
-    authority, ca, ca_private = write.remember(_hand_key(cluster.id), lambda: _hand(write, cluster.id))
+    authority, ca, ca_private = _taken_up(write, cluster.id)
     not_before = max(write.now - BACKDATE_S, ca.details.not_before)
     not_after = min(write.now + cluster.certificate_lifetime_s, authority.not_after)
     while True:
@@ -219,6 +223,11 @@ def _certify(
     )
     certificates.insert(write.connection, certificate)
     return certificate
+
+
+def _taken_up(write: Write, cluster_id: str) -> _Hand:
+    # A batch signs a thousand: what signs is read once.
+    return write.remember(_hand_key(cluster_id), lambda: _hand(write, cluster_id))
 
 
 def _hand_key(cluster_id: str) -> str:

@@ -13,13 +13,16 @@ if TYPE_CHECKING:
     from edgegc.control.write import Write
 
 
-def bump(write: Write, scope: Scope, *, cluster_id: str, node_ids: Iterable[str] = ()) -> int | None:
-    """Give whomever ``scope`` says a new version; return it, or None when it concerns nobody."""
+def bump(write: Write, scope: Scope, *, cluster_id: str) -> int | None:
+    """Give whomever ``scope`` says a new version; return it, or None when it concerns nobody.
+
+    A node's own is for the caller to write, with the rest of the node's row.
+    """
     match scope:
         case Scope.NOBODY:
             return None
         case Scope.NODE:
-            return bump_nodes(write, cluster_id, node_ids)
+            return bump_nodes(write, cluster_id, ())
         case Scope.LIGHTHOUSE:
             return bump_lighthouse(write, cluster_id)
         case Scope.CLUSTER:

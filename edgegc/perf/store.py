@@ -185,7 +185,6 @@ class Rig:
         """Do in a write what making nodes does."""
         cluster = _cluster(connection, self.managed)
         base = int(NETWORK.network_address)
-        version = clusters.next_version(connection, cluster.id)
         taken = nodes.taken_names(connection, cluster.id, [each.node.name for each in new])
         if taken:
             raise errors.Conflict(f"nodes named {taken} already exist")
@@ -193,16 +192,17 @@ class Rig:
         last = first + len(new) - 1
         if nodes.occupied_addresses(connection, cluster.id, first=first, last=last):
             raise errors.Conflict(f"addresses of {NETWORK} were given out already")
+        # Whether the clock may be trusted, and who signs.
+        meta.get(connection, CLOCK)
+        audit.newest_at(connection, above=new[0].node.created_at + TOLERATED_LAG_S)
+        authorities.active_authority(connection, cluster.id)
+        version = clusters.next_version(connection, cluster.id)
         made = [
             msgspec.structs.replace(each.node, overlay_ip=str(IPv4Address(address)), own_version=version)
             for address, each in enumerate(new, first)
         ]
         nodes.insert(connection, [(node, each.token_digest) for node, each in zip(made, new, strict=True)])
         clusters.add_nodes(connection, cluster.id, len(made), address_cursor=last - base)
-        # Whether the clock may be trusted, and who signs.
-        meta.get(connection, CLOCK)
-        audit.newest_at(connection, above=made[0].created_at + TOLERATED_LAG_S)
-        authorities.active_authority(connection, cluster.id)
         for node, each in zip(made, new, strict=True):
             certificates.fingerprint_known(connection, cluster.id, each.certificate.fingerprint)
             certificates.insert(
@@ -278,9 +278,10 @@ class Rig:
             (node,) = self.create(connection, new)
             if routes.owner(connection, self.managed, cidr) is None:
                 routes.replace(connection, self.managed, node.id, [cidr])
-            nodes.update(connection, node, msgspec.structs.replace(node, is_relay=True))
             certificates.unlist_expired(connection, self.managed, now=node.created_at)
             clusters.next_wide_version(connection, self.managed, at=node.created_at)
+            nodes.update(connection, node, msgspec.structs.replace(node, is_relay=True))
+            clusters.wide_version(connection, self.managed)
             self.audit(connection, "node.relay.set", node.id)
             if fails:
                 raise errors.Conflict("meant to fail")

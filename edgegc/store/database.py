@@ -124,7 +124,8 @@ class Database:
         An error that the job raises is raised here, and nothing of the job remains. Raises Unavailable when the
         disk is full or fails, the queue is full or the store stops; then nothing of the job remains either.
         The job must only touch the database, and be able to run again: where its group is lost it may have run for
-        nothing, and where another job of the group fails half-way all of them are run a second time.
+        nothing, and where one job of several fails half-way all of them are run a second time. It must not fail after
+        it wrote into a BLOB in place.
 
         Checks for cancellation on entry; once queued it is waited for to the end.
         """

@@ -185,7 +185,8 @@ class Writer:
         if not self._run_trusting(group):
             execute("ROLLBACK")
             execute("BEGIN IMMEDIATE")
-            self._run_guarded(group)
+            if len(group) > 1:
+                self._run_guarded(group)
         # If this fails, SQLite takes back every frame of this transaction and writes the next one over them,
         # so that a failed fsync can't be forgotten by the kernel: nothing acknowledged ever depends on it.
         execute("COMMIT")
@@ -193,7 +194,8 @@ class Writer:
     def _run_trusting(self, group: list[Job]) -> bool:
         """Run jobs without savepoints, for nearly all of them succeed, or fail before they have changed anything.
 
-        False where one left something to take back: then all that was done has to be undone, and done again.
+        False where one left something to take back: then all that was done has to be undone, and done again. What is written
+        into a BLOB in place is no change that is counted: no job may fail after it.
         """
         connection = self._connection
         for job in group:

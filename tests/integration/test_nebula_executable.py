@@ -7,26 +7,26 @@ from edgegc.nebula.executable import InstalledNebula, NebulaUnusable
 
 
 @pytest.fixture
-def nebula(tmp_path: Path) -> Path:
+def executable(tmp_path: Path) -> Path:
     path = tmp_path / "nebula"
     path.write_text("#!/bin/sh\necho 'Version: 1.6.1'\n")
     path.chmod(0o755)
     return path
 
 
-async def test_nebula_that_stays_as_it_was_is_the_same_one(nebula: Path) -> None:
-    installed = InstalledNebula(nebula)
-    assert await installed.find() == await installed.find() == (nebula, (1, 6, 1))
+async def test_nebula_that_stays_as_it_was_is_the_same_one(executable: Path) -> None:
+    installed = InstalledNebula(executable)
+    assert await installed.find() == await installed.find() == (executable, (1, 6, 1))
     assert installed.generation == 1
 
 
-async def test_nebula_seen_unusable_counts_as_another_one_when_it_is_back(nebula: Path) -> None:
+async def test_nebula_seen_unusable_counts_as_another_one_when_it_is_back(executable: Path) -> None:
     # Several ask the same InstalledNebula: it may be back before the one that compares generations looks again.
-    installed = InstalledNebula(nebula)
+    installed = InstalledNebula(executable)
     await installed.find()
-    os.chmod(nebula, 0o644)
+    os.chmod(executable, 0o644)
     with pytest.raises(NebulaUnusable, match="is not executable"):
         await installed.find()
-    os.chmod(nebula, 0o755)
-    assert await installed.find() == (nebula, (1, 6, 1))
+    os.chmod(executable, 0o755)
+    assert await installed.find() == (executable, (1, 6, 1))
     assert installed.generation == 2

@@ -111,6 +111,20 @@ def test_after_a_job_that_fails_half_way_the_others_are_done_again_and_once(
     assert (writer.commits, writer.jobs, writer.failed_jobs) == (1, 3, 1)
 
 
+def test_a_job_that_fails_half_way_by_itself_is_not_run_again(connection: sqlite3.Connection) -> None:
+    runs: list[str] = []
+
+    def job(connection: sqlite3.Connection) -> None:
+        runs.append("b")
+        failing("b", errors.Conflict("taken"))(connection)
+
+    (only,) = serve(Writer(connection), job)
+    assert isinstance(error_of(only), errors.Conflict)
+    assert runs == ["b"]
+    assert names(connection) == set()
+    assert not connection.in_transaction
+
+
 def test_a_job_that_fails_before_it_changes_anything_costs_the_others_nothing(
     connection: sqlite3.Connection,
 ) -> None:
