@@ -29,6 +29,8 @@ PER_S: Final = 150.0
 """A small board carries this for hours."""
 LONGEST_FILL_S: Final = 60.0
 """In which 1,000 bundles are rendered also on a small board."""
+FILLS: Final = 8
+"""Rounds of changes, two for each node, that leave more pages than the writer keeps."""
 READ_EVERY_S: Final = 1.0
 SKIPPED: Final = 0.4
 """Of the readings: at first caches fill and the allocator finds its size."""
@@ -88,8 +90,9 @@ async def steady(bench: Bench, *, parts: int, part_s: float) -> None:
         server = ground.process()
         await furnish.topology(ground)
         asks = mixture(ground.seeded)
-        # What is kept of an answer or per node would else look like growth until each has been asked for.
-        for ask in asks:
+        # What is kept of an answer or per node would else look like growth until each has been asked for, and the database's
+        # pages until the writer's cache is full of what was audited.
+        for ask in (*asks, *[ask for ask in asks if ask.name == "node_update"] * FILLS):
             await bench.load(
                 Plan(
                     target=ground.target,
