@@ -107,6 +107,12 @@ def list_(common: Common) -> None:
 @click.option(
     "--repeat", type=click.IntRange(1, 100), default=1, help="How often each is measured. [default: 1]"
 )
+@click.option(
+    "--retry",
+    type=click.IntRange(0, 100),
+    default=0,
+    help="How often at most a scenario is measured once more where the machine spoiled a case of it. [default: 0]",
+)
 @click.option("--seed", type=int, default=DEFAULT_SEED, help="Of whatever is left to chance. [default: 1]")
 @click.option(
     "--device",
@@ -233,6 +239,7 @@ def _options(given: dict[str, Any]) -> Options:
         scenarios=scenarios,
         suite=given["suite"],
         repeat=given["repeat"],
+        retries=given["retry"],
         seed=given["seed"],
         device=device,
         command=release.command(given["server"]) if given["server"] else None,
@@ -254,6 +261,7 @@ def _said(given: dict[str, Any]) -> list[str]:
         "only",
         "mix",
         "repeat",
+        "retry",
         "seed",
         "device",
         "server",

@@ -46,6 +46,8 @@ class Options:
     scenarios: tuple[Scenario, ...]
     suite: Suite = "full"
     repeat: int = 1
+    retries: int = 0
+    """How often at most a scenario is measured once more while a case of it can't be trusted. All that was measured stays."""
     seed: int = 0
     device: Device | None = None
     command: tuple[str, ...] | None = None
@@ -152,14 +154,24 @@ class _Course:
             for scenario in options.scenarios
         }
         self.references: dict[str, _Gathered] = {}
+        self._beside: dict[str, set[str]] = {}
+        """Which references stand beside a scenario's cases."""
 
-    def take(self, companion: Companion) -> None:
+    def is_spoiled(self, scenario: Scenario) -> bool:
+        """Whether a case of a scenario, or what it is compared with, was measured and can't be trusted."""
+        references = (self.references[name] for name in self._beside.get(scenario.name, ()))
+        gathered = (self.cases[scenario.name], *references)
+        return any(case.status == "invalid" for each in gathered for case in each.build())
+
+    def take(self, scenario: Scenario, companion: Companion) -> None:
         """Take what a reference came to beside a case, where it is shown."""
         standard = companion.standard
         if not standard.case:
             return
+        name = f"{standard.reference}[{standard.case}]"
+        self._beside.setdefault(scenario.name, set()).add(name)
         known = self.references.setdefault(
-            f"{standard.reference}[{standard.case}]",
+            name,
             _Gathered(
                 standard.reference,
                 f"what {standard.beside} is compared with on this machine",
@@ -223,18 +235,25 @@ async def run(options: Options, *, observer: Observer, write: Callable[[Report],
         limits=thresholds.latency_limits(options.thresholds),
         rates=dict(options.rates),
     )
-    turns = [(scenario, repetition) for repetition in range(options.repeat) for scenario in options.scenarios]
-    complete = False
-    left_s = sum(options.estimate_s(scenario) for scenario, _ in turns)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(_cancel_on_signal, nursery.cancel_scope)
-        course.host = await host.describe(course.host, options.directory)
+
+    async def measure(turns: Sequence[tuple[Scenario, int]]) -> None:
+        left_s = sum(options.estimate_s(scenario) for scenario, _ in turns)
         for scenario, repetition in turns:
             observer.begins(scenario, repetition, left_s)
             await _repetition(laboratory, scenario, repetition, course)
             left_s -= options.estimate_s(scenario)
             write(course.report(partial=True))
             observer.ends(tuple(course.cases[scenario.name].build()))
+
+    complete = False
+    async with trio.open_nursery() as nursery:
+        await nursery.start(_cancel_on_signal, nursery.cancel_scope)
+        course.host = await host.describe(course.host, options.directory)
+        every = range(options.repeat)
+        await measure([(scenario, repetition) for repetition in every for scenario in options.scenarios])
+        for retry in range(options.repeat, options.repeat + options.retries):
+            # Last of all: what spoiled it may be over by then.
+            await measure([(each, retry) for each in options.scenarios if course.is_spoiled(each)])
         complete = True
         nursery.cancel_scope.cancel()
     final = course.report(partial=not complete)
@@ -302,7 +321,7 @@ async def _repetition(laboratory: Laboratory, scenario: Scenario, repetition: in
     finally:
         known.add(bench.found)
         for companion in bench.companions:
-            course.take(companion)
+            course.take(scenario, companion)
         course.warnings += [each for each in bench.warnings if each not in course.warnings]
     if why:
         for case in scenario.cases:

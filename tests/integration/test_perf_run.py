@@ -155,6 +155,30 @@ async def test_a_scenario_that_breaks_is_in_the_report_with_the_reason_and_the_o
     assert run.exit_code(report) == 1
 
 
+async def test_what_was_spoiled_is_measured_again_and_all_of_it_is_kept(directory: Path) -> None:
+    tries = {"once": 0, "always": 0, "never": 0}
+
+    def spoiled(name: str, *, times: int) -> Scenario:
+        async def measure(bench: Bench) -> None:
+            tries[name] += 1
+            async with bench.measure(model="none") as meter:
+                meter.record(tries[name])
+                if tries[name] <= times:
+                    meter.invalid("the moon shone")
+
+        return scenario(measure, name=f"api.{name}")
+
+    all_of_them = (spoiled("once", times=1), spoiled("always", times=9), spoiled("never", times=0))
+    report, _, observer = await measured(directory, *all_of_them, retries=2)
+    assert tries == {"once": 2, "always": 3, "never": 1}
+    assert observer.begun[3:] == [("api.once", 1), ("api.always", 1), ("api.always", 2)]
+    once, always, never = report.cases
+    assert [once.status, always.status, never.status] == ["ok", "invalid", "ok"]
+    assert [each.invalid for each in once.measurements] == [("the moon shone",), ()]
+    assert len(always.measurements) == 3
+    assert run.exit_code(report) == run.INVALID
+
+
 async def test_a_server_that_dies_is_no_measurement(directory: Path) -> None:
     async def dies(bench: Bench) -> None:
         async with bench.server(nodes=2) as served, bench.measure(model="none", of=served) as meter:
