@@ -61,17 +61,14 @@ def chosen(
     Raises NotFound for a pattern that matches none.
     """
     known = every()
+    named: set[str] = set()
     for pattern in only:
-        if not any(fnmatchcase(scenario.name, pattern) for scenario in known):
+        matching = [each for each in known if fnmatchcase(each.name, pattern)]
+        if not matching:
             raise NotFound(f"no scenario matches '{pattern}'; see: edgegc perf list")
+        # Who asks for 'load.*' means what is in the suite, and no hour besides.
+        named |= {each.name for each in [each for each in matching if not each.asked_for] or matching}
     if only or also:
-        names = {each.name for each in also}
-        return (
-            *(
-                each
-                for each in known
-                if each.name not in names and any(fnmatchcase(each.name, pattern) for pattern in only)
-            ),
-            *also,
-        )
+        named -= {each.name for each in also}
+        return (*(each for each in known if each.name in named), *also)
     return tuple(each for each in known if not each.asked_for and (suite == "full" or each.quick_s))
