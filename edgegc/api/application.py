@@ -1,6 +1,6 @@
 """The application: Quart-Trio with our errors and our callers. What the routes reach for; knows none of them.
 
-What handlers are given and give back is the framework's no more (:mod:`edgegc.api.asked`), so that a request which is all
+What handlers are given and give back is ours, not the framework's (:mod:`edgegc.api.asked`), so that a request which is all
 there and whose path is plain goes past it, by :mod:`edgegc.api.direct`; the framework has all others.
 
 It knows control; it does not know sockets. Nothing of ours runs in Quart's nursery or in its serving hooks: the

@@ -107,7 +107,7 @@ class Connection:
             if not keeps:
                 return
             if self._link.received:
-                # Of requests that came together each has its turn only, and the others on the box have theirs.
+                # Requests that came together are answered a turn each: others on the box have theirs in between.
                 await trio.lowlevel.checkpoint()
             self._idle = True
             patience_s = bounds.KEEP_ALIVE_S

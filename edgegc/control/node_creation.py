@@ -57,7 +57,7 @@ class Making:
 
     def add(self, wanted: Wanted, *, node_id: str, token_digest: bytes) -> None:
         """Add one, in no row yet. Conflict: name or address taken, no free address. Invalid: an address that can't be a
-        node's. Nobody else who is made here has its name.
+        node's. The caller has seen to it that no other one here has its name.
 
         In an uploaded cluster it gets no address, and will get no certificate: Conflict where one is asked for.
         """

@@ -18,10 +18,10 @@ soon not heard. A quantity (say, the CPU time per request of one case) is called
    interval leaves room for that much.
 
 The standard error is no less than is credible. Five values may lie close together by luck, or far apart by one accident: a
-side's variance is its own and the usual one of that kind of quantity together, each weighed by its degrees of freedom, and
-these add up (an empirical Bayes estimate; Smyth 2004, for genes of which there are few samples each, too). What is usual is the
-median over all sides and cases compared in the same way; where those are few, beside references that took turns what was seen
-before (:data:`IN_TURNS`), else that median with hardly any weight. Two runs of the same release differ by more than their
+side's variance is its own and the usual one of that kind of quantity together, each weighed by its degrees of freedom, which
+add up (an empirical Bayes estimate; Smyth 2004, for genes of which there are few samples each, too). What is usual is the median
+over all sides and cases compared in the same way. Of few of them it hardly counts; beside references that took turns it is then
+at least what was seen before (:data:`IN_TURNS`), and counts. Two runs of the same release differ by more than their
 repetitions explain: :data:`DRIFT` is added, so that no number of repetitions proves a difference of a per cent or two. One
 repetition alone has no spread: then :data:`ALONE` stands for it, and only what is gross can be called. The bootstrap interval is
 widened by a normal jitter to the same variance.
@@ -31,7 +31,7 @@ everything between is **unsure**, with the number of repetitions that about woul
 
 ``tests/unit/test_perf_decision.py`` simulates this (``--long``, which prints the numbers): heavy tails, a spread of its own for each
 quantity, a machine up to a tenth slower in one of the runs and 13 % from case to case, references that take turns with the
-closed cases, four repetitions a side or five of which a tenth is invalid. Of 6,000 suites of one to three cases compared with
+closed cases, four repetitions a side, or five of which a tenth is invalid. Of 6,000 suites of one to three cases compared with
 themselves 23 raised an alarm, and of 500 of 60 cases with 240 quantities none; an endpoint that is 15 % slower was found in 1,170 of
 1,200 and in 99 of 100.
 """
@@ -55,7 +55,7 @@ Kind = Literal["throughput", "cpu", "p50", "p99", "mean", "memory", "figure"]
 Decision = Literal["regression", "unsure", "ok", "better"]
 
 FAMILY: Final = 0.01
-"""Probability of any false alarm in one comparison, however many quantities it has: five of the full suite, 5 % at most,
+"""Probability of any false alarm in one comparison, however many quantities it has: in five of the full suite 5 % at most,
 and in practice far less, for condition 1 has to be passed as well."""
 INTERVAL: Final = 0.95
 RESAMPLES: Final = 2_000

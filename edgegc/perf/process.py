@@ -200,8 +200,8 @@ def _private(memory: dict[str, int]) -> int:
 
 
 def _fds(pid: int) -> int:
-    """Count open files. Listing 10,000 takes 7 ms, in which the generator, on the same processor, may be late: since 6.2 the
-    kernel tells their number as the size of the directory, which is 0 before.
+    """Count open files. Listing 10,000 takes 7 ms, in which the generator, on the same processor, may be late: since Linux 6.2
+    the kernel tells their number as the size of the directory, which is 0 before.
     """
     try:
         told = (PROC / str(pid) / "fd").stat().st_size

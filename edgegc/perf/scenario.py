@@ -43,7 +43,7 @@ class Scenario:
     needs_own: str = ""
     """Why it can't ask a server that runs already: what it does, as a sentence without its end; empty where it can."""
     asked_for: bool = False
-    """It is in no suite: only who names it gets it."""
+    """It is in no suite: only who names it gets it, or whose pattern nothing else matches."""
 
 
 def every() -> tuple[Scenario, ...]:

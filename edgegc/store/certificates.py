@@ -169,8 +169,8 @@ def revoke(connection: sqlite3.Connection, certificate: Certificate, *, now: int
 
 
 def blocklist_all(connection: sqlite3.Connection, node_id: str, *, now: int) -> int:
-    """Put every certificate that could still be used of a node, which is about to be deleted with them, on the blocklist;
-    return how many were not there.
+    """Put every certificate of a node that could still be used on the blocklist, before the node is deleted with them;
+    return how many were not there yet.
     """
     return connection.execute(
         "INSERT INTO blocklist (cluster_id, fingerprint, not_after)"

@@ -1,8 +1,8 @@
 """Owns how a database comes to the schema of this code: created from schema.sql, or migrated to it.
 
 Knows no aggregate. Migrations are append-only: one that was released is never edited. The first one brings
-version 1, which is schema.sql as long as there is no migration, to version 2, and so on; whoever adds one also
-changes schema.sql, and a test holds that both ways end in the same schema.
+version 1 to version 2, and so on; whoever adds one also changes schema.sql, and a test holds that both ways end in the
+same schema.
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ class Membership(NamedTuple):
 
 
 def insert(connection: sqlite3.Connection, added: Iterable[tuple[Node, bytes]]) -> None:
-    """Add nodes, each with its token's digest, without routes and certificates. A version that one has is as old as it is.
+    """Add nodes, each with its token's digest, without routes and certificates. A version of its own is as old as the node.
 
     They are counted by :func:`edgegc.store.clusters.add_nodes`.
     """
@@ -169,9 +169,9 @@ def first_free_address(
 
 
 def update(connection: sqlite3.Connection, before: Node, after: Node) -> NodeChanged:
-    """Write what is another thing now of all that a node's administrators change; return what the roll needs.
+    """Write what differs, of what administrators change of a node; return what the roll needs.
 
-    A version that is another is as old as the change.
+    A new version of its own is as old as the change.
     """
     # SQLite rewrites the entries of each index whose columns are named, whether or not their values differ.
     changed = [name for name in _CHANGEABLE if getattr(after, name) != getattr(before, name)]

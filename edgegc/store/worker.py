@@ -185,6 +185,7 @@ class Writer:
         if not self._run_trusting(group):
             execute("ROLLBACK")
             execute("BEGIN IMMEDIATE")
+            # A job that was alone has failed already.
             if len(group) > 1:
                 self._run_guarded(group)
         # If this fails, SQLite takes back every frame of this transaction and writes the next one over them,

@@ -14,7 +14,7 @@ from edgegc.perf.scenarios.soak import PART_S, PER_S, steady
 PARTS = 6
 SAFE_S = 400.0
 LEAK_BYTES = 128
-"""A request that keeps so much is found; to tell less from the steps of an allocator takes longer."""
+"""What a request may keep, by the lower end of the interval; to tell less from the steps of an allocator takes longer."""
 
 
 async def test_many_requests_keep_no_memory() -> None:

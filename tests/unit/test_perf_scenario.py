@@ -48,6 +48,12 @@ def test_a_pattern_chooses_from_all_there_are() -> None:
     assert "mix.polling" in names("mix.*")
 
 
+def test_what_is_in_no_suite_is_chosen_by_name() -> None:
+    assert names("load.soak_hour") == {"load.soak_hour"}
+    assert "load.soak" in names("load.*")
+    assert "load.soak_hour" not in names("load.*")
+
+
 def test_a_scenario_is_not_tried_where_what_it_needs_is_not_there() -> None:
     assert lacks((), nebula=None, ram_bytes=100, free_bytes=100) == ""
     why = lacks((), nebula=None, ram_bytes=300 << 20, free_bytes=200 << 20)

@@ -53,8 +53,6 @@ MANY_READ_EVERY_S: Final = 5.0
 """While 10,000 connections are opened, and are held to the end: what they take comes slowly, and goes last. Reading more often
 would make the generator late, which has the reader's processor."""
 HELD_S: Final = 15.0
-CALM_S: Final = 12.0
-"""After the last handshake: what nodes tell when they come is written down within 10 s, and is no cost of being held."""
 HOLD_S: Final = 110.0
 """As long as a poll may be held: none is answered while it is measured."""
 

@@ -111,7 +111,7 @@ async def steady(bench: Bench, *, parts: int, part_s: float) -> None:
                 for _ in range(parts):
                     plan = Plan(
                         target=ground.target,
-                        # A generator begins with the first: the same nodes would be asked in each part, and changed in one.
+                        # A generator begins with the first: else each part asks the same nodes, and only one changes them.
                         asks=tuple(_shuffled(ask, bench.random) for ask in asks),
                         connections=CONNECTIONS,
                         duration_s=part_s,
