@@ -99,7 +99,7 @@ async def _serve(
     from edgegc.cli.progress import spinner
     from edgegc.perf import cpus
     from edgegc.perf import seed as seeding
-    from edgegc.perf.device import cage
+    from edgegc.perf.cages import cage
     from edgegc.perf.server import serving
 
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:

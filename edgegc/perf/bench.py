@@ -16,8 +16,7 @@ import msgspec
 import trio
 
 from edgegc.errors import Error, Unavailable
-from edgegc.perf import device as devices
-from edgegc.perf import ground, monitor, process, references, seed, server, surroundings, validity
+from edgegc.perf import cages, ground, monitor, process, references, seed, server, surroundings, validity
 from edgegc.perf.generator import client as generator
 from edgegc.perf.ground import Ground
 from edgegc.perf.meter import Meter
@@ -29,8 +28,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from edgegc.perf.beside import Beside
+    from edgegc.perf.cages import Cage
     from edgegc.perf.cpus import Cpus
-    from edgegc.perf.device import Cage, Device
+    from edgegc.perf.device import Device
     from edgegc.perf.ground import Elsewhere
     from edgegc.perf.monitor import Watch, Watched
     from edgegc.perf.plan import Load, Plan, Progress
@@ -167,7 +167,7 @@ class Bench:
         if self.laboratory.elsewhere is not None:
             raise Unavailable("left out with --url: it needs a server of its own")
         async with AsyncExitStack() as stack:
-            cage = stack.enter_context(devices.cage(self.device)) if self.device else None
+            cage = stack.enter_context(cages.cage(self.device)) if self.device else None
             options = server.ServerOptions(
                 command=self.laboratory.command,
                 arguments=tuple(arguments),
@@ -240,7 +240,7 @@ class Bench:
     async def reference(self, name: references.Name, **options: Any) -> AsyncIterator[Running]:
         """Run a reference where a server would run: the same control groups, the same processor."""
         async with AsyncExitStack() as stack:
-            cage = stack.enter_context(devices.cage(self.device)) if self.device else None
+            cage = stack.enter_context(cages.cage(self.device)) if self.device else None
             running = await stack.enter_async_context(
                 references.running(name, cpu=self.cpus.server, cage=cage, **options)
             )

@@ -17,7 +17,7 @@ import psutil
 import trio
 
 from edgegc.errors import Unavailable
-from edgegc.perf import cpus, device, fitness, host, references, surroundings
+from edgegc.perf import cages, control_groups, cpus, fitness, host, references, surroundings
 from edgegc.perf.device import Device
 from edgegc.perf.fitness import Check
 from edgegc.perf.generator import client as generator
@@ -66,7 +66,7 @@ async def examine(
     tell(
         fitness.memory(psutil.virtual_memory().available),
         fitness.swap(psutil.swap_memory().used, swapped_after - swapped),
-        fitness.own_limits(before, after, device.surroundings()),
+        fitness.own_limits(before, after, control_groups.surroundings()),
     )
     tell(fitness.file_descriptors(resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
     tell(fitness.clock(_clocksource(), await trio.to_thread.run_sync(_clock_ns)))
@@ -110,7 +110,7 @@ async def _generator() -> Check:
 def _control_groups(wanted: Device | None) -> Check:
     """Whether a device can be emulated here: tried with the wanted one, or the usual one."""
     try:
-        with device.cage(wanted or USUAL_DEVICE) as cage:
+        with cages.cage(wanted or USUAL_DEVICE) as cage:
             sentence = f"a device of {cage.device} can be emulated, with control groups {cage.version}"
     except Unavailable as error:
         return Check(

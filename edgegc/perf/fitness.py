@@ -189,7 +189,7 @@ def swap(used_bytes: int, swapped_pages: int) -> Check:
 
 
 def own_limits(before: Surroundings, after: Surroundings, around: str) -> Check:
-    """Whether a control group holds us back ourselves. ``around``: what :func:`edgegc.perf.device.surroundings` says."""
+    """Whether a control group holds us back ourselves. ``around``: what :func:`edgegc.perf.control_groups.surroundings` says."""
     throttled_s = after.throttled_s - before.throttled_s
     if throttled_s > THROTTLED_SHARE * (after.at_s - before.at_s):
         return Check(

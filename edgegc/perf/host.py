@@ -25,7 +25,7 @@ import psutil
 import trio
 
 from edgegc import build
-from edgegc.perf import device, filesystem, result
+from edgegc.perf import control_groups, filesystem, result
 from edgegc.perf.cpus import SYSTEM
 from edgegc.perf.histogram import Histogram
 
@@ -72,7 +72,7 @@ def glance(directory: Path, *, asks: str | None = None) -> result.Host:
         swap_bytes=psutil.swap_memory().total,
         governor=governor(),
         temperature_c=temperature_c(),
-        cgroup=device.surroundings(),
+        cgroup=control_groups.surroundings(),
         filesystem=kind,
         fsync_p50_s=None,
         fsync_p99_s=None,

@@ -18,7 +18,7 @@ import psutil
 import trio
 
 from edgegc import errors
-from edgegc.perf import cpus, device, filesystem, host, network, result, thresholds, units
+from edgegc.perf import cages, cpus, filesystem, host, network, result, thresholds, units
 from edgegc.perf.bench import Bench, Found, Laboratory
 from edgegc.perf.result import Case, Measurement, Report
 
@@ -265,7 +265,7 @@ def _emulated(wanted: Device | None) -> result.Device | None:
     """Return how a device is emulated here. Raises Unavailable, or Invalid for one that can't be."""
     if wanted is None:
         return None
-    with device.cage(wanted) as cage:
+    with cages.cage(wanted) as cage:
         return cage.described
 
 

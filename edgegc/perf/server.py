@@ -21,13 +21,13 @@ import trio
 
 from edgegc.client import Client
 from edgegc.errors import Unavailable
-from edgegc.perf import device, filesystem, leftovers, process, respawn
+from edgegc.perf import cages, filesystem, leftovers, process, respawn
 from edgegc.perf.plan import Target
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from edgegc.perf.device import Cage
+    from edgegc.perf.cages import Cage
 
 HOST: Final = "127.0.0.1"
 START_S: Final = 180.0
@@ -291,7 +291,7 @@ async def serving(
     the end of its log, where it does not start. What a killed suite left in the same place is removed first.
     """
     workplace = filesystem.workplace(options.directory)
-    warnings = [*leftovers.sweep(workplace), *device.sweep()]
+    warnings = [*leftovers.sweep(workplace), *cages.sweep()]
     with filesystem.temporary(workplace) as directory:
         if warning := filesystem.warning(options.data_dir or directory):
             warnings.append(warning)

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+    from edgegc.perf.cages import Cage
     from edgegc.perf.child import Child
-    from edgegc.perf.device import Cage
     from edgegc.perf.store_plan import Done, Work
 
 COMMAND: Final = "_store"

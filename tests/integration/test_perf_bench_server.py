@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from edgegc.errors import Unavailable
-from edgegc.perf import cpus, device
+from edgegc.perf import cages, cpus
 from edgegc.perf.bench import Bench, Laboratory
 from edgegc.perf.device import Device
 
@@ -63,7 +63,7 @@ async def test_what_a_server_used_is_in_its_measurement(short: Path) -> None:
 async def test_what_the_memory_limit_kills_is_counted_and_told(short: Path) -> None:
     emulated = Device.parse("256M:100%")
     try:
-        with device.cage(emulated):
+        with cages.cage(emulated):
             pass
     except Unavailable:  # in test_perf_device the reasons are looked at
         return

@@ -16,12 +16,14 @@ import pytest
 import trio
 
 from edgegc.errors import Unavailable
-from edgegc.perf import device, leftovers, process, respawn
-from edgegc.perf.device import Cage, Device
+from edgegc.perf import cages, leftovers, process, respawn
+from edgegc.perf.device import Device
 from edgegc.perf.server import ServerOptions, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from edgegc.perf.cages import Cage
 
 SAFE_S = 60.0
 
@@ -30,7 +32,7 @@ SAFE_S = 60.0
 def caged(text: str) -> Iterator[Cage | None]:
     """The control groups of a device; None where there can't be any, which ``test_perf_device`` is about."""
     try:
-        context = device.cage(Device.parse(text))
+        context = cages.cage(Device.parse(text))
         made = context.__enter__()
     except Unavailable as error:
         assert "run it as root" in error.message or "no device can be emulated" in error.message  # noqa: PT017
@@ -114,13 +116,14 @@ SUITE = """
 import contextlib, signal, sys, trio
 from pathlib import Path
 from edgegc.errors import Unavailable
-from edgegc.perf import device
+from edgegc.perf import cages
+from edgegc.perf.device import Device
 from edgegc.perf.server import ServerOptions, serving
 
 async def main():
     with contextlib.ExitStack() as stack:
         try:
-            cage = stack.enter_context(device.cage(device.Device.parse("512M:100%")))
+            cage = stack.enter_context(cages.cage(Device.parse("512M:100%")))
         except Unavailable:
             cage = None
         async with serving(ServerOptions(directory=Path(sys.argv[1])), cage=cage) as server:
@@ -156,7 +159,7 @@ def test_after_a_suite_was_killed_the_next_one_finds_and_removes_all_it_left(sho
         pass
     (left,) = short.iterdir()
     # Other tests start servers meanwhile, which look for what is left as well; but not in this directory.
-    device.sweep()
+    cages.sweep()
     assert leftovers.sweep(short)[-1] == f"found {left.name} of a run that was killed, and removed it"
     assert list(short.iterdir()) == []
     until = time.monotonic() + SAFE_S
@@ -178,8 +181,9 @@ def test_an_interrupted_suite_leaves_nothing(short: Path, number: signal.Signals
 IN_A_SCOPE = """
 import os, signal, subprocess, sys, time
 from pathlib import Path
-from edgegc.perf import device
-from edgegc.perf.device import Device, cage
+from edgegc.perf import cages, control_groups
+from edgegc.perf.cages import cage
+from edgegc.perf.device import Device
 
 root = Path(sys.argv[1])
 subprocess.run(["mount", "-t", "cgroup2", "none", root], check=True)
@@ -189,8 +193,8 @@ chosen = next((each for each in ("memory", "hugetlb", "io") if each in offered),
 if chosen is None:
     print("lacking")
     sys.exit()
-device.CONTROLLERS = (chosen,)
-device._limit_v2 = lambda *_: None
+control_groups.CONTROLLERS = (chosen,)
+cages._limit_v2 = lambda *_: None
 control = root / "cgroup.subtree_control"
 given = chosen in control.read_text().split()
 control.write_text(f"+{chosen}")

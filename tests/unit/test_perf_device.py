@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from edgegc.errors import Invalid, Unavailable
-from edgegc.perf import device, leftovers
-from edgegc.perf.device import Device, _limit_v2, cage, surroundings, sweep
+from edgegc.perf import cages, leftovers
+from edgegc.perf.cages import _limit_v2, cage, sweep
+from edgegc.perf.control_groups import surroundings
+from edgegc.perf.device import Device
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -182,7 +184,7 @@ def test_v2_leaves_a_group_alone_that_others_are_in_and_says_so(
     def refuse(*_: object) -> None:
         raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
 
-    monkeypatch.setattr(device, "_switch", refuse)
+    monkeypatch.setattr(cages, "_switch", refuse)
     with (
         pytest.raises(Unavailable, match=r"\(it has processes of its own\): run it as root"),
         cage(BOARD, proc_self=machine.proc_self),
@@ -243,8 +245,8 @@ def test_a_group_that_nothing_may_join_is_told_before_anything_is_measured(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     machine.v1()
-    monkeypatch.setattr(device, "JOIN", device.JOIN.replace("cgroup.procs", "missing/cgroup.procs"))
-    monkeypatch.setattr(device, "EMPTY_S", 0.0)
+    monkeypatch.setattr(cages, "JOIN", cages.JOIN.replace("cgroup.procs", "missing/cgroup.procs"))
+    monkeypatch.setattr(cages, "EMPTY_S", 0.0)
     with (
         pytest.raises(Unavailable, match=r"no process can be brought into the control group.*run it as root"),
         cage(BOARD, proc_self=machine.proc_self),

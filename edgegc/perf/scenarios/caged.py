@@ -8,13 +8,13 @@ from __future__ import annotations
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
-from edgegc.perf import device, filesystem, store_process
+from edgegc.perf import cages, filesystem, store_process
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
     from edgegc.perf.bench import Bench
-    from edgegc.perf.device import Cage
+    from edgegc.perf.cages import Cage
     from edgegc.perf.store_process import StoreProcess
 
 
@@ -24,7 +24,7 @@ def cage(bench: Bench) -> Iterator[Cage | None]:
     if bench.device is None:
         yield None
     else:
-        with device.cage(bench.device) as made:
+        with cages.cage(bench.device) as made:
             yield made
 
 
