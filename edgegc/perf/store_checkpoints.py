@@ -16,8 +16,9 @@ from edgegc.perf.store_tally import NS_PER_S, Tally
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from edgegc.perf.store import Ready, Rig
+    from edgegc.perf.store import Ready
     from edgegc.perf.store_plan import Checkpoints, OwnCheckpoints
+    from edgegc.perf.store_rig import Rig
 
 BESIDE_S: Final = 0.02
 """For how long the neighbours of a checkpoint run before it and after it."""

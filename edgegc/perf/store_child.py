@@ -18,7 +18,16 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from edgegc.errors import Error, Unavailable
-from edgegc.perf import page_cache, process, store, store_checkpoints, store_growth, store_loads
+from edgegc.perf import (
+    page_cache,
+    process,
+    store,
+    store_checkpoints,
+    store_content,
+    store_growth,
+    store_loads,
+    store_rig,
+)
 from edgegc.perf.generator.wire import packed
 from edgegc.perf.result import Figure
 from edgegc.perf.store_plan import (
@@ -37,8 +46,8 @@ from edgegc.perf.store_plan import (
 from edgegc.perf.store_tally import Tally
 
 if TYPE_CHECKING:
-    from edgegc.perf.store import Rig
     from edgegc.perf.store_plan import Answer, Work
+    from edgegc.perf.store_rig import Rig
 
 STAYS_PERCENT: Final = 5.0
 """Of a file that was to be forgotten; with more of it in memory, reads are not cold."""
@@ -119,9 +128,11 @@ class Child:
         if self._directory.exists():
             shutil.rmtree(self._directory)
         self._directory.mkdir(mode=0o700)
-        database = await self._open.enter_async_context(store.opened(self._directory))
-        rig = store.Rig(database, seed=work.seed)
-        await rig.fill(node_count=work.nodes, bundle_count=work.bundles, bundle_bytes=work.bundle_bytes)
+        database = await self._open.enter_async_context(store_rig.opened(self._directory))
+        rig = store_rig.Rig(database, seed=work.seed)
+        await store_content.fill(
+            rig, node_count=work.nodes, bundle_count=work.bundles, bundle_bytes=work.bundle_bytes
+        )
         self._rig = rig
         return Done(figures={"database_bytes": _bytes(database.stats().database_bytes)})
 
@@ -131,18 +142,18 @@ class Child:
         await rig.database.checkpoint()
         if work.state == "hot":
             for node_id in rig.nodes:
-                await rig.database.read(rig.node_of(node_id))
+                await rig.database.read(store.node_of(node_id))
         tally = Tally()
         left: list[float] = []
         read_before = process.io(os.getpid(), "read_bytes")
         for _ in range(work.rounds):
             if work.state != "hot":
                 await self._open.aclose()
-                rig.database = await self._open.enter_async_context(store.opened(self._directory))
+                rig.database = await self._open.enter_async_context(store_rig.opened(self._directory))
                 # The first read of a connection reads the schema, whatever comes then.
-                await rig.database.read(rig.nothing)
+                await rig.database.read(store.nothing)
             if work.state == "cold":
-                dropped = page_cache.drop(store.files(self._directory))
+                dropped = page_cache.drop(store_rig.files(self._directory))
                 left.append(dropped.resident_percent)
                 if dropped.resident_percent > STAYS_PERCENT:
                     raise Unavailable(
@@ -150,7 +161,7 @@ class Child:
                         " forget it, as where the directory itself lies in memory: nothing cold can be read here"
                     )
             for _ in range(work.reads):
-                job = rig.node_of(chosen.choice(rig.nodes))
+                job = store.node_of(chosen.choice(rig.nodes))
                 began = time.monotonic_ns()
                 await rig.database.read(job)
                 tally.note("read", began)

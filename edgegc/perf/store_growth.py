@@ -12,8 +12,8 @@ from edgegc.perf.store_plan import Done
 from edgegc.perf.store_tally import Tally
 
 if TYPE_CHECKING:
-    from edgegc.perf.store import Rig
     from edgegc.perf.store_plan import Growth
+    from edgegc.perf.store_rig import Rig
 
 
 async def growth(rig: Rig, work: Growth) -> Done:

@@ -20,8 +20,9 @@ from edgegc.perf.store_tally import NS_PER_S, Tally
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from edgegc.perf.store import Ready, Rig
+    from edgegc.perf.store import Ready
     from edgegc.perf.store_plan import Arrivals, Clients, Series
+    from edgegc.perf.store_rig import Rig
 
 
 async def series(rig: Rig, work: Series) -> Done:

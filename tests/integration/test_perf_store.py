@@ -14,7 +14,7 @@ import pytest
 import trio
 
 from edgegc.errors import Error
-from edgegc.perf import page_cache, process, store, store_process, timer
+from edgegc.perf import page_cache, process, store, store_content, store_process, store_rig, timer
 from edgegc.perf.histogram import Histogram
 from edgegc.perf.store_child import Child
 from edgegc.perf.store_plan import (
@@ -54,7 +54,7 @@ async def done(child: Child, work: Work) -> Done:
 
 
 def rows(directory: Path, query: str) -> int:
-    path, _ = store.files(directory / "data")
+    path, _ = store_rig.files(directory / "data")
     connection = sqlite3.connect(path)
     try:
         return int(connection.execute(query).fetchone()[0])
@@ -71,8 +71,10 @@ async def test_what_is_measured_is_a_database_with_nodes_certificates_duties_and
             rows(tmp_path, "SELECT count(*) FROM certificates c JOIN nodes n ON n.overlay_ip = c.overlay_ip")
             == 130
         )
-        assert rows(tmp_path, "SELECT count(*) FROM nodes WHERE is_lighthouse OR is_relay") == store.DUTIES
-        assert rows(tmp_path, "SELECT count(*) FROM routes") == store.ROUTES
+        assert (
+            rows(tmp_path, "SELECT count(*) FROM nodes WHERE is_lighthouse OR is_relay") == store_rig.DUTIES
+        )
+        assert rows(tmp_path, "SELECT count(*) FROM routes") == store_content.ROUTES
         assert rows(tmp_path, "SELECT count(*) FROM bundles") == 2
         assert rows(tmp_path, "SELECT length(body) FROM bundle_bodies") == 200 * KIB
 
@@ -131,7 +133,7 @@ async def test_a_stalled_store_is_in_the_latency_of_all_that_were_due_meanwhile(
 ) -> None:
     stalled = []
 
-    def stalling(rig: store.Rig, size: int) -> store.Ready:
+    def stalling(rig: store_rig.Rig, size: int) -> store.Ready:
         def job(_connection: sqlite3.Connection) -> None:
             if len(stalled) == 20:
                 time.sleep(0.2)

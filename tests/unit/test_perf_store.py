@@ -9,7 +9,7 @@ import pytest
 
 from edgegc.control import node_lists, topology
 from edgegc.model import message
-from edgegc.perf import store
+from edgegc.perf import store, store_content, store_rig
 from edgegc.store.database import MEMORY, open_database
 from tests.control_plane import OPERATOR, control_plane
 
@@ -67,8 +67,8 @@ async def test_an_operation_asks_what_its_use_case_asks(
     operation: str, use_case: Callable[[Plane, str], Awaitable[object]]
 ) -> None:
     async with open_database(MEMORY, executor="inline") as database, control_plane() as plane:
-        rig = store.Rig(database, seed=1)
-        await rig.fill(node_count=store.PAGE_SIZE + 1, bundle_count=0, bundle_bytes=0)
+        rig = store_rig.Rig(database, seed=1)
+        await store_content.fill(rig, node_count=store.PAGE_SIZE + 1, bundle_count=0, bundle_bytes=0)
         node = await plane.add_node("first")
         ours = await statements(database, store.OPERATIONS[operation](rig, 1))
         theirs = await statements(plane.control.database, lambda: use_case(plane, node.id))
@@ -77,8 +77,8 @@ async def test_an_operation_asks_what_its_use_case_asks(
 
 async def test_a_flush_writes_what_presence_flushes() -> None:
     async with open_database(MEMORY, executor="inline") as database, control_plane() as plane:
-        rig = store.Rig(database, seed=1)
-        await rig.fill(node_count=3, bundle_count=0, bundle_bytes=0)
+        rig = store_rig.Rig(database, seed=1)
+        await store_content.fill(rig, node_count=3, bundle_count=0, bundle_bytes=0)
         node = await plane.add_node("first")
         plane.control.fleet.seen(node.id)
         ours = await statements(database, store.OPERATIONS["flush"](rig, 1))
