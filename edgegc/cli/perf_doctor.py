@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
 
 from edgegc import errors
+from edgegc.cli import perf_options
 from edgegc.cli.options import Command, Common, local_options
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from edgegc.perf.device import Device
     from edgegc.perf.fitness import Check
 
@@ -26,19 +28,8 @@ UNFIT: Final = 3
     metavar="MEMORY:CPU",
     help="Whether this device can be emulated here. [default: whether 512M:25% can]",
 )
-@click.option(
-    "--nebula",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    metavar="PATH",
-    help="The nebula executable. [default: the one in PATH]",
-)
-@click.option(
-    "--dir",
-    "directory",
-    type=click.Path(path_type=Path, file_okay=False),
-    metavar="DIR",
-    help="Where the servers will keep their data. [default: the working directory]",
-)
+@perf_options.nebula
+@perf_options.directory("Where the servers will keep their data.")
 @local_options
 @click.pass_obj
 def doctor(common: Common, device: str | None, nebula: Path | None, directory: Path | None) -> int:

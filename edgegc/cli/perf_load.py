@@ -8,20 +8,17 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from edgegc import errors
-from edgegc.cli import perf_elsewhere
+from edgegc.cli import perf_elsewhere, perf_options
 from edgegc.cli.failure import Exit, Failure
-from edgegc.cli.options import Command, Common, local_options
+from edgegc.cli.options import Command, Common, local_options, together
 from edgegc.cli.perf_measure import carry_out
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from edgegc.perf.capacity import Answer, Limits
     from edgegc.perf.result import Report
     from edgegc.perf.run import Options
@@ -41,7 +38,6 @@ HELD_P99_S: Final = 1.0
 POLL_P99_S: Final = 0.1
 CHANGE_EVERY_S: Final = 20.0
 """While polls are held: without a change there would be nothing to time."""
-DEFAULT_SEED: Final = 1
 
 
 def _seconds(_context: click.Context, _option: click.Parameter, value: str | None) -> float | None:
@@ -72,44 +68,20 @@ def _bytes(_context: click.Context, _option: click.Parameter, value: str) -> int
     return int(found[1]) * UNITS_BYTES[found[2]]
 
 
-def _shared(function: Callable[..., Any]) -> Callable[..., Any]:
-    for option in reversed(
-        (
-            click.option(
-                "--interval",
-                callback=_interval,
-                default="30s",
-                metavar="DURATION|longpoll",
-                help="How often a node asks; 'longpoll': its question is held until there is news. [default: 30s]",
-            ),
-            click.option(
-                "--tls", is_flag=True, help="With TLS. A server elsewhere is asked as its URL says."
-            ),
-            click.option(
-                "--device",
-                metavar="MEMORY:CPU",
-                help="Hold the server to a device's memory and share of a core: 512M:25%.",
-            ),
-            click.option(
-                "--seed", type=int, default=DEFAULT_SEED, help="Of whatever is left to chance. [default: 1]"
-            ),
-            click.option(
-                "--dir",
-                "directory",
-                type=click.Path(path_type=Path, file_okay=False),
-                metavar="DIR",
-                help="Where the server keeps its data. [default: the working directory]",
-            ),
-            click.option(
-                "--out",
-                type=click.Path(path_type=Path, dir_okay=False),
-                metavar="FILE.json",
-                help="Write the report.",
-            ),
-        )
-    ):
-        function = option(function)
-    return function
+_shared = together(
+    click.option(
+        "--interval",
+        callback=_interval,
+        default="30s",
+        metavar="DURATION|longpoll",
+        help="How often a node asks; 'longpoll': its question is held until there is news. [default: 30s]",
+    ),
+    click.option("--tls", is_flag=True, help="With TLS. A server elsewhere is asked as its URL says."),
+    perf_options.device("the server"),
+    perf_options.seed,
+    perf_options.directory("Where the server keeps its data."),
+    perf_options.out,
+)
 
 
 @click.command(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import click
 
 from edgegc import errors
+from edgegc.cli import perf_options
 from edgegc.cli.options import Command, Common, local_options
 
 if TYPE_CHECKING:
@@ -46,23 +47,10 @@ US_PER_S: Final = 1_000_000
     default="full",
     help="How long it is loaded; 'quick' has few samples. [default: full]",
 )
-@click.option("--seed", type=int, default=1, help="Of whatever is left to chance. [default: 1]")
-@click.option(
-    "--device", metavar="MEMORY:CPU", help="Hold it to a device's memory and share of a core: 512M:25%."
-)
-@click.option(
-    "--nebula",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    metavar="PATH",
-    help="The nebula executable. [default: the one in PATH]",
-)
-@click.option(
-    "--dir",
-    "directory",
-    type=click.Path(path_type=Path, file_okay=False),
-    metavar="DIR",
-    help="Where the servers keep their data. [default: the working directory]",
-)
+@perf_options.seed
+@perf_options.device("it")
+@perf_options.nebula
+@perf_options.directory("Where the servers keep their data.")
 @click.option(
     "--out",
     metavar="PREFIX",

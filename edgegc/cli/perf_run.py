@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from edgegc import errors
-from edgegc.cli import perf_elsewhere
+from edgegc.cli import perf_elsewhere, perf_options
 from edgegc.cli.failure import Exit, Failure
 from edgegc.cli.options import Command, Common, local_options
 
@@ -22,8 +22,6 @@ UNFIT: Final = Exit.REFUSED
 """3: this machine can't do what is asked, as emulating a device, or is found unfit with ``--strict``."""
 UNREACHABLE: Final = Exit.NOT_FOUND
 """4: the release to be measured does not run; of ``--url`` see :mod:`edgegc.cli.perf_elsewhere`."""
-DEFAULT_SEED: Final = 1
-"""The same for everyone: two runs differ in what is measured, not in what is asked."""
 
 
 @click.command("list", cls=Command, example="edgegc perf list -o json | jq '.scenarios[].name'")
@@ -113,31 +111,16 @@ def list_(common: Common) -> None:
     default=0,
     help="How often at most a scenario is measured once more where the machine spoiled a case of it. [default: 0]",
 )
-@click.option("--seed", type=int, default=DEFAULT_SEED, help="Of whatever is left to chance. [default: 1]")
-@click.option(
-    "--device",
-    metavar="MEMORY:CPU",
-    help="Hold the server to a device's memory and share of a core: 512M:25%.",
-)
+@perf_options.seed
+@perf_options.device("the server")
 @click.option(
     "--server",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     metavar="FILE",
     help="Measure this edgegc.pyz, of another release, instead of this one.",
 )
-@click.option(
-    "--nebula",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    metavar="PATH",
-    help="The nebula executable. [default: the one in PATH]",
-)
-@click.option(
-    "--dir",
-    "directory",
-    type=click.Path(path_type=Path, file_okay=False),
-    metavar="DIR",
-    help="Where the servers keep their data: on the disk that is to be measured. [default: the working directory]",
-)
+@perf_options.nebula
+@perf_options.directory("Where the servers keep their data: on the disk that is to be measured.")
 @click.option(
     "--thresholds",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
@@ -150,9 +133,7 @@ def list_(common: Common) -> None:
     metavar="FILE.json",
     help="Ask open loads at the rates of this report, to compare with it. [default: what this box bears]",
 )
-@click.option(
-    "--out", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.json", help="Write the report."
-)
+@perf_options.out
 @perf_elsewhere.options
 @click.option("--strict", is_flag=True, help="Measure only if 'perf doctor' finds nothing wrong.")
 @local_options

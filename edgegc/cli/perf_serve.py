@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
 
 from edgegc import errors
+from edgegc.cli import perf_options
 from edgegc.cli.options import Command, Common, local_options
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from edgegc.perf.device import Device
     from edgegc.perf.seed import Seeded
     from edgegc.perf.server import Server, ServerOptions
@@ -36,22 +38,9 @@ SHOWN_TOKENS: Final = 3
 )
 @click.option("--tls", is_flag=True, help="With TLS, with a certificate of its own.")
 @click.option("--seed", type=int, default=1, help="Of names and keys. [default: 1]")
-@click.option(
-    "--device", metavar="MEMORY:CPU", help="Hold it to a device's memory and share of a core: 512M:25%."
-)
-@click.option(
-    "--nebula",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    metavar="PATH",
-    help="The nebula executable. [default: the one in PATH]",
-)
-@click.option(
-    "--dir",
-    "directory",
-    type=click.Path(path_type=Path, file_okay=False),
-    metavar="DIR",
-    help="Where it keeps its data, until it ends. [default: the working directory]",
-)
+@perf_options.device("it")
+@perf_options.nebula
+@perf_options.directory("Where it keeps its data, until it ends.")
 @local_options
 @click.pass_obj
 def serve(
