@@ -35,6 +35,9 @@ SUBNET: Final = "198.18.0"
 PREFIX_LENGTH: Final = 24
 MOST_MACHINES: Final = 250
 SWITCH: Final = "switch"
+SWITCH_MAC: Final = "02:00:c6:12:00:01"
+"""Locally administered. A bridge without one of its own takes the lowest of its ports', and another one when a machine is
+plugged in: whoever had learned the former spoke to nobody, until its kernel asked again 8 s later."""
 DEVICE: Final = "eth0"
 COMMAND_S: Final = 20.0
 """For an ``ip`` that answers within milliseconds on a machine that is not stuck."""
@@ -119,7 +122,7 @@ class Network:
         _ip(*inside, "link", "set", "lo", "up")
         # Its ports forward from the first moment on, and it learns of no multicast: there are no loops here.
         _ip(
-            *(*inside, "link", "add", SWITCH, "type", "bridge"),
+            *(*inside, "link", "add", SWITCH, "address", SWITCH_MAC, "type", "bridge"),
             *("forward_delay", "0", "mcast_snooping", "0"),
         )
         _ip(*inside, "address", "add", f"{self.box.address}/{PREFIX_LENGTH}", "dev", SWITCH)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 import trio
 
@@ -38,6 +39,24 @@ async def test_machines_on_the_switch_reach_each_other_and_nothing_is_left() -> 
         assert len(series.round_trips_ns()) == series.sent
         assert await pings.answers(second, net.box.address, within_s=10)
     assert ours() == []
+
+
+def test_a_machine_that_is_plugged_in_does_not_move_the_box_to_another_mac() -> None:
+    def mac() -> str:
+        shown = subprocess.run(
+            ["ip", "-n", net.box.namespace, "-json", "link", "show", network.SWITCH],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        (link,) = msgspec.json.decode(shown.stdout)
+        return str(link["address"])
+
+    with network.opened() as net:
+        before = mac()
+        net.add("machine0")
+        net.add("machine1")
+        assert mac() == before == network.SWITCH_MAC
 
 
 async def test_pings_to_an_address_that_nobody_has_are_lost() -> None:
