@@ -38,6 +38,10 @@ UNDERSTOOD: Final = 4096
 """Heads whose meaning is kept: one for each connection there may be by default, in 3 MiB."""
 RENDERED: Final = 256
 """Answers that are kept rendered. All whom one change concerns are told the same."""
+LONG_S: Final = 10.0
+TOGETHER_S: Final = 1.0
+"""Long waits that are over within the same second end together, at its begin: to a box that has nothing else to do, waking up
+for each costs several times what the answer does."""
 
 
 class _Check(msgspec.Struct, frozen=True):
@@ -78,7 +82,7 @@ class Held:
         self._call = call
         self._waiter: Waiter | None = None
         self._over = False
-        self.deadline = call.began + call.check.asked.wait_s
+        self.deadline = _until(call.began, call.check.asked.wait_s)
         """When to answer without news, on Trio's clock."""
 
     def park(self, wake: Callable[[], None]) -> None:
@@ -225,6 +229,12 @@ class Lane:
         else:
             kept = b"\r\nconnection: keep-alive" if asked.says_kept else b""
         return b"\r\n%b%b\r\n\r\n" % (dates.line(int(time.time())), kept)
+
+
+def _until(began: float, wait_s: float) -> float:
+    """Return when a wait is over, on the clock of ``began``: a long one up to :data:`TOGETHER_S` early."""
+    due = began + wait_s
+    return due - due % TOGETHER_S if wait_s >= LONG_S else due
 
 
 @lru_cache(maxsize=RENDERED)

@@ -37,7 +37,7 @@ MOST_MACHINES: Final = 250
 SWITCH: Final = "switch"
 SWITCH_MAC: Final = "02:00:c6:12:00:01"
 """Locally administered. A bridge without one of its own takes the lowest of its ports', and another one when a machine is
-plugged in: whoever had learned the former spoke to nobody, until its kernel asked again 8 s later."""
+plugged in: whoever had learned the former spoke to nobody for some seconds, until its kernel asked again."""
 DEVICE: Final = "eth0"
 COMMAND_S: Final = 20.0
 """For an ``ip`` that answers within milliseconds on a machine that is not stuck."""
