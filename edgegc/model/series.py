@@ -12,33 +12,31 @@ if TYPE_CHECKING:
 class _Ring:
     """The newest samples of one series, 16 bytes each: as tuples of floats they would take seven times that."""
 
-    __slots__ = ("_capacity", "_next", "_times", "_values")
+    __slots__ = ("_capacity", "_next", "_size", "_times", "_values")
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
         self._next = 0
-        self._times = array("d")
-        self._values = array("d")
+        self._size = 0
+        # All of it at once: who watches the daemon's memory would take an hour of filling up for a leak.
+        self._times = array("d", bytes(8 * capacity))
+        self._values = array("d", bytes(8 * capacity))
 
     def add(self, at: float, value: float) -> None:
-        if len(self._times) < self._capacity:
-            self._times.append(at)
-            self._values.append(value)
-            return
         self._times[self._next] = at
         self._values[self._next] = value
         self._next = (self._next + 1) % self._capacity
+        self._size = min(self._size + 1, self._capacity)
 
     def last(self) -> float:
         return self._values[self._next - 1]
 
     def since(self, since: float) -> Iterator[tuple[float, float]]:
         """Yield samples, oldest first."""
-        size = len(self._times)
-        for position in range(self._next, self._next + size):
-            at = self._times[position % size]
+        for position in range(self._next - self._size, self._next):
+            at = self._times[position % self._capacity]
             if at >= since:
-                yield at, self._values[position % size]
+                yield at, self._values[position % self._capacity]
 
 
 class Series:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tracemalloc
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -208,6 +209,21 @@ def test_series_keep_the_newest_and_nothing_more() -> None:
     assert series.latest("y") is None
     series.drop("x")
     assert series.window(since=0, step_s=1) == {}
+
+
+def test_a_series_takes_its_memory_with_the_first_sample_and_no_more_later() -> None:
+    series = Series(capacity=720)
+    series.add("x", 0, 0)
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for at in range(1, 720):
+            series.add("x", at, at)
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert after - before < 1024
+    assert series.window(since=718, step_s=1) == {"x": ((718, 718), (719, 719))}
 
 
 def test_a_window_is_thinned_to_the_last_sample_of_each_step() -> None:
