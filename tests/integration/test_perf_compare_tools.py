@@ -62,8 +62,8 @@ def test_a_tool_that_counts_less_than_we_do_is_found_and_one_that_is_missing_nam
     assert [row.split()[0] for row in rows] == ["hey", "ab"]
     verdict = "DIFFERS" if done.returncode == 1 else "can't tell: the host was busy"
     assert any(verdict in row for row in rows)
-    # What the server does not keep is asked for with a connection each.
-    assert ["a connection each" in row for row in rows] == [False, True]
+    # The server keeps HTTP/1.0's connections, too, when it is asked as ab asks.
+    assert not any("a connection each" in row for row in rows)
     # Before the ratio: what our own generator was answered.
     assert all(float(re.findall(r"([\d,]+)  +\d+\.\d\d ", row)[0].replace(",", "")) > 10 for row in rows)
     assert "Authorization: Bearer egn_" in (directory / "hey.asked").read_text()
