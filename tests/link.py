@@ -12,6 +12,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from edgegc.api.access import AccessLog
 from edgegc.api.connection import Connection
+from edgegc.api.reactor import Reactor
 from edgegc.api.server import hypercorn_config
 from edgegc.api.service import Service
 from edgegc.api.vigil import Vigil
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncIterator
 
-    from edgegc.api.service import Lane
+    from edgegc.api.lane_protocol import Lane
 
 HEAD_BYTES = 16_384
 
@@ -38,6 +39,10 @@ class Client:
         """Send, and wait until the server has done with it what it can."""
         self._socket.sendall(content)
         await wait_all_tasks_blocked()
+
+    def push(self, content: bytes) -> None:
+        """Send, and wait for nothing."""
+        self._socket.sendall(content)
 
     async def pour(self, content: bytes) -> int:
         """Send as much as there is room for; return how much that was."""
@@ -101,6 +106,7 @@ async def connected(
         log=log,
         head_bytes=HEAD_BYTES,
         lane=lane,
+        reactor=Reactor(lane) if lane is not None else None,
         config=hypercorn_config(log, head_bytes=HEAD_BYTES),
         context=WorkerContext(None),
         vigil=Vigil(),
@@ -112,6 +118,8 @@ async def connected(
         connection = Connection(service, theirs, tls=tls, admin=False)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(service.vigil.run)
+            if service.reactor is not None:
+                nursery.start_soon(service.reactor.run)
             nursery.start_soon(connection.run)
             await wait_all_tasks_blocked()
             yield Client(ours, service, connection)

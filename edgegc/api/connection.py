@@ -1,13 +1,13 @@
 """One client's connection: at each request the lane first, then the inline path, and for what is odd the general path.
 
 Stands where Hypercorn has its ``TCPServer``. The first two run in the connection's own task, with no other task, channel
-or timer for a request; the third is Hypercorn's, takes over with all bytes that were received, and keeps the connection to
-its end. Knows when requests begin, how long a client may be silent, and when to close. Knows no routes and no product.
+or timer for a request; who polls is served by the reactor while that task sleeps; the third is Hypercorn's, takes over with
+all bytes that were received, and keeps the connection to its end. Knows when requests begin, how long a client may be silent, and when to close. Knows no routes and no product.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -21,11 +21,9 @@ if TYPE_CHECKING:
     import socket
     import ssl
 
+    from edgegc.api.lane_protocol import Held, Lane
     from edgegc.api.link import Address
-    from edgegc.api.service import Held, Lane, Service
-
-SLACK_S: Final = 1.0
-"""How much sooner a rest may end than it should, so that a busy client's deadline is not moved at each request."""
+    from edgegc.api.service import Service
 
 
 class Connection:
@@ -114,41 +112,44 @@ class Connection:
 
     async def _next(self, patience_s: float) -> Head | Unfit | None:
         """Return the next request that is not the lane's, having answered those that are; None: there will be none."""
-        link, lane = self._link, self._lane
+        link, lane, reactor = self._link, self._lane, self._service.reactor
+        source = self._addresses[0][0] if self._addresses[0] is not None else "socket"
         with trio.CancelScope(deadline=trio.current_time() + patience_s) as self._waiting:
-            begun = False
+            begun = polls = False
             while True:
                 if link.received:
-                    if lane is not None and await self._taken(lane):
+                    taken = lane.take(link.received, source=source) if lane is not None else None
+                    if taken is not None:
+                        del link.received[: taken.consumed]
+                        await self._give(taken.answer)
                         if self._service.stopping or link.lost or link.ended:
                             return None
-                        begun = False
+                        begun, polls = False, isinstance(taken.answer, bytes)
+                        del taken  # a connection that rests keeps nothing of its last request
                         continue
                     head = plain.read(link.received, limit=self._service.head_bytes)
                     if head is not Unfit.INCOMPLETE:
                         return head
                     if not begun:
-                        begun = True
+                        begun, polls = True, False
                         soon = trio.current_time() + bounds.HEAD_S
                         self._waiting.deadline = min(self._waiting.deadline, soon)
-                if not await link.fill():
+                if polls and reactor is not None:
+                    polls = False
+                    left = await reactor.serve(link, source=source, resting=self._waiting)
+                    if left is not None:
+                        await self._give(left)
+                    del left
+                    if self._service.stopping or link.lost or link.ended:
+                        return None
+                elif not await link.fill():
                     return None
         return None
 
-    async def _taken(self, lane: Lane) -> bool:
-        """Have the lane answer what was received; False: it is not the lane's."""
-        link = self._link
-        addressed = self._addresses[0]
-        taken = lane.take(link.received, source=addressed[0] if addressed is not None else "socket")
-        if taken is None:
-            return False
-        del link.received[: taken.consumed]
-        answer = taken.answer
-        await (link.send(answer) if isinstance(answer, bytes) else self._hold(answer))
-        rested = trio.current_time() + bounds.KEEP_ALIVE_S
-        if not rested - SLACK_S <= self._waiting.deadline <= rested:
-            self._waiting.deadline = rested
-        return True
+    async def _give(self, answer: bytes | Held) -> None:
+        """Give the lane's answer, now or when there is news. The client has its time anew then."""
+        await (self._link.send(answer) if isinstance(answer, bytes) else self._hold(answer))
+        self._waiting.deadline = trio.current_time() + bounds.KEEP_ALIVE_S
 
     async def _hold(self, held: Held) -> None:
         """Keep a long poll until there is news, its time is over or the client leaves."""

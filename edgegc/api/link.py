@@ -24,7 +24,7 @@ OFFERED_BYTES: Final = 262_144
 offered no more than is timed.
 """
 RENEWAL_S: Final = 0.1
-"""How often to try again where TLS must send before it can receive, which only a change of keys makes it do."""
+"""How often to try again where TLS must send before it can receive."""
 SNDBUF_USER_TIMEOUT_MS: Final = 30_000
 """TCP_USER_TIMEOUT: the kernel gives up on a peer that acknowledges nothing for so long."""
 KEEPALIVE_IDLE_S: Final = 60
@@ -40,7 +40,7 @@ Address = tuple[str, int] | None
 class Link:
     """One accepted, non-blocking socket. One task at a time may receive, and one send."""
 
-    __slots__ = ("_log", "_sending", "_socket", "ended", "lost", "received")
+    __slots__ = ("_log", "_sending", "_socket", "ended", "lost", "received", "renews")
 
     def __init__(self, accepted: socket.socket, *, log: AccessLog) -> None:
         self._socket = accepted
@@ -52,6 +52,8 @@ class Link:
         """The client has sent its last byte."""
         self.lost = False
         """Nothing can be sent any more, and what still is is dropped."""
+        self.renews = False
+        """TLS must send before it can receive, which only a change of keys makes it do."""
 
     @property
     def tls(self) -> bool:
@@ -80,32 +82,54 @@ class Link:
             else:
                 return
 
+    def fileno(self) -> int:
+        """Return the socket's descriptor."""
+        return self._socket.fileno()
+
+    def read(self) -> bytes | None:
+        """Return what has come, not looking at ``received``; none: the client has left; None: there is nothing yet."""
+        try:
+            received = self._socket.recv(RECEIVE_BYTES)
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return None
+        except ssl.SSLWantWriteError:
+            self.renews = True
+            return None
+        except OSError:
+            # A reset, or TLS that broke off: the client left in a hurry, which is no crash of ours.
+            received = b""
+        self.ended = not received
+        return received
+
     async def receive(self) -> bytes:
-        """Wait for bytes and return them, not looking at ``received``; none: the client has left. Cancelling loses none."""
+        """Wait for bytes and return them as :meth:`read` does. Cancelling loses none."""
         if isinstance(self._socket, ssl.SSLSocket) and self._socket.pending():
             await trio.lowlevel.checkpoint()
         else:
             await trio.lowlevel.wait_readable(self._socket)
-        while True:
-            try:
-                received = self._socket.recv(RECEIVE_BYTES)
-            except (BlockingIOError, ssl.SSLWantReadError):
-                await trio.lowlevel.wait_readable(self._socket)
-            except ssl.SSLWantWriteError:
+        while (received := self.read()) is None:
+            if self.renews:
+                self.renews = False
                 await trio.sleep(RENEWAL_S)
-            except OSError:
-                # A reset, or TLS that broke off: the client left in a hurry, which is no crash of ours.
-                received = b""
-                break
             else:
-                break
-        self.ended = not received
+                await trio.lowlevel.wait_readable(self._socket)
         return received
 
     async def fill(self) -> bool:
         """Wait for bytes and add them to ``received``; False: the client has left. Cancelling loses none."""
         self.received += await self.receive()
         return not self.ended
+
+    def offer(self, content: bytes) -> int:
+        """Send what the kernel takes at once, and return how much; all of it counts as sent where the link is ``lost``."""
+        try:
+            # What TLS did not take has to be offered again as it was: :meth:`send` offers as much.
+            return self._socket.send(content[: bounds.SEND_BYTES])
+        except (BlockingIOError, ssl.SSLWantWriteError):
+            return 0
+        except OSError:
+            self.lost = True
+            return len(content)
 
     async def send(self, content: bytes) -> None:
         """Send all of it, shielded: half an answer is of no use. A client that stops reading is cut off (``lost``).
@@ -134,12 +158,7 @@ class Link:
 
     def interject(self, content: bytes) -> None:
         """Send a few bytes if there is room for them. Not while somebody sends."""
-        try:
-            if self._socket.send(content) < len(content):
-                self.lost = True
-        except (BlockingIOError, ssl.SSLWantWriteError):
-            pass
-        except OSError:
+        if 0 < self.offer(content) < len(content):
             self.lost = True
 
     def abort(self) -> None:

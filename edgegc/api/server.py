@@ -20,6 +20,7 @@ from edgegc.api import problem
 from edgegc.api.access import AccessLog, request_id_of
 from edgegc.api.connection import Connection
 from edgegc.api.link import prepare
+from edgegc.api.reactor import Reactor
 from edgegc.api.service import Service
 from edgegc.api.vigil import Vigil
 
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
 
     from hypercorn.typing import ASGIFramework
 
+    from edgegc.api.lane_protocol import Lane
     from edgegc.api.listeners import Listener
-    from edgegc.api.service import Lane
     from edgegc.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -74,6 +75,7 @@ class Server:
             log=log,
             head_bytes=head_bytes,
             lane=lane,
+            reactor=Reactor(lane) if lane is not None else None,
             config=hypercorn_config(log, head_bytes=head_bytes),
             context=WorkerContext(None),
             vigil=Vigil(),
@@ -100,6 +102,8 @@ class Server:
         """
         async with trio.open_nursery() as connections:
             connections.start_soon(self._service.vigil.run)
+            if self._service.reactor is not None:
+                connections.start_soon(self._service.reactor.run)
             try:
                 async with trio.open_nursery() as accepting:
                     for listener in listeners:
