@@ -70,7 +70,7 @@ def add(app: Application) -> None:
                 kind=None, headers=("ETag", "Edgegc-Spread", "Edgegc-Interval"), says="The node has it."
             ),
         },
-        says="With `wait` the answer is held until the version differs from `current`, else from what `If-None-Match` names; `current` wins. At most two are held per node: a third answers the oldest.",
+        says="With `wait` the answer is held until the version differs from `current`, else from what `If-None-Match` names; `current` wins. A wait of 10 s or more may be over up to a second early, for many are then over together. At most two are held per node: a third answers the oldest.",
     )
     async def config_version() -> Reply:
         caller = await app.caller()
