@@ -54,7 +54,7 @@ class Connection:
         self._waiting = trio.CancelScope()
         """Its deadline is the connection's only timer; cancelled, an idle connection ends."""
         self._idle = True
-        """No answer is owed."""
+        """No answer is owed, and none can be before the connection's task has gone on: so it may be cancelled."""
         self._general: General | None = None
 
     async def run(self) -> None:
@@ -77,6 +77,8 @@ class Connection:
             self._general.stop()
         elif self._idle:
             self._waiting.cancel()
+        elif self._service.reactor is not None:
+            self._service.reactor.dismiss(self._link)
 
     def abort(self) -> None:
         """End the connection now: a shielded send is given up. The caller cancels ``run``."""
@@ -135,8 +137,9 @@ class Connection:
                         soon = trio.current_time() + bounds.HEAD_S
                         self._waiting.deadline = min(self._waiting.deadline, soon)
                 if polls and reactor is not None:
-                    polls = False
+                    polls = self._idle = False
                     left = await reactor.serve(link, source=source, resting=self._waiting)
+                    self._idle = True
                     if left is not None:
                         await self._give(left)
                     del left

@@ -78,6 +78,12 @@ class Reactor:
         left: bytes | Held | None = await trio.lowlevel.wait_task_rescheduled(abort)
         return left
 
+    def dismiss(self, link: Link) -> None:
+        """End the rest of a connection, as if there were something else to be done; nothing where it is not here."""
+        fd = link.fileno()
+        if fd in self._seats:
+            self._wake(fd, trio.current_time(), outcome.Value(None))
+
     async def run(self) -> None:
         """Answer, for ever. Cancelling it ends that between two answers."""
         epoll = self._epoll
@@ -98,6 +104,7 @@ class Reactor:
         try:
             awaited, left = self._taken(seat.link, seat.source)
         except Exception as error:
+            # A crash is that connection's own: its task raises it.
             self._wake(fd, now, outcome.Error(error))
             return
         if awaited:

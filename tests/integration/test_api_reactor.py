@@ -188,6 +188,22 @@ async def test_a_stop_ends_a_rest_at_once_and_a_request_before_it_is_the_last_on
         assert client.closed
 
 
+async def test_a_poll_that_came_right_before_a_stop_is_answered() -> None:
+    for _ in range(20):  # Which of two tasks comes first is Trio's dice to say.
+        lane = Lane()
+        lane.changed = True
+        async with connected(app, lane=lane) as client:
+            await poll(client)
+            client.push(HELD)
+            while not lane.held:
+                await trio.lowlevel.checkpoint()
+            # The reactor has taken it, and in half of the cases its connection does not know yet.
+            client.service.stopping = lane.stopping = True
+            client.connection.stop()
+            assert await client.heard() == NEWS
+            assert client.closed
+
+
 async def test_what_is_cancelled_while_it_rests_is_let_go() -> None:
     async with connected(app, lane=Lane()) as client:
         await poll(client)
