@@ -17,6 +17,8 @@ import trio
 from edgegc.api import bounds
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from edgegc.api.lane_protocol import Held, Lane
     from edgegc.api.link import Link
 
@@ -92,46 +94,54 @@ class Reactor:
             await trio.lowlevel.wait_readable(fd)
             now = began = trio.current_time()
             while events := epoll.poll(0, EVENTS):
-                for ready, _ in events:
-                    self._answer(ready, now)
+                self._answer(events, now)
                 now = trio.current_time()
                 if now - began >= TURN_S:
                     await trio.lowlevel.checkpoint()
                     now = began = trio.current_time()
 
-    def _answer(self, fd: int, now: float) -> None:
-        seat = self._seats[fd]
-        try:
-            awaited, left = self._taken(seat.link, seat.source)
-        except Exception as error:
-            # A crash is that connection's own: its task raises it.
-            self._wake(fd, now, outcome.Error(error))
-            return
-        if awaited:
-            if now - seat.renewed_at >= SLACK_S:
-                seat.renew(now)
-        else:
-            self._wake(fd, now, outcome.Value(left))
+    def _answer(self, events: Iterable[tuple[int, int]], now: float) -> None:
+        """Take what all of them ask, and then send all answers.
 
-    def _taken(self, link: Link, source: str) -> tuple[bool, bytes | Held | None]:
-        """Answer what has come. Return whether the next request is to be awaited here, and what is left to be given."""
+        One by one, a process at the other end of many connections would sleep again before the next answer to each, and to
+        wake it up is our work, too.
+        """
+        answers: list[tuple[int, bytes]] = []
+        for fd, _ in events:
+            seat = self._seats[fd]
+            try:
+                answer = self._taken(seat.link, seat.source)
+            except Exception as error:
+                # A crash is that connection's own: its task raises it.
+                self._wake(fd, now, outcome.Error(error))
+                continue
+            if not isinstance(answer, bytes):
+                self._wake(fd, now, outcome.Value(answer))
+            elif answer:
+                answers.append((fd, answer))
+        for fd, answer in answers:
+            seat = self._seats[fd]
+            link = seat.link
+            sent = link.offer(answer)
+            if sent < len(answer):
+                self._wake(fd, now, outcome.Value(answer[sent:]))
+            elif link.received or link.lost or self._lane.stopping:
+                self._wake(fd, now, outcome.Value(None))
+            elif now - seat.renewed_at >= SLACK_S:
+                seat.renew(now)
+
+    def _taken(self, link: Link, source: str) -> bytes | Held | None:
+        """Return the answer to what has come, empty where nothing has; None: it is not the lane's."""
         received = link.read()
         if not received:
-            return received is None and not link.renews, None
-        lane = self._lane
-        taken = lane.take(received, source=source)
+            return b"" if received is None and not link.renews else None
+        taken = self._lane.take(received, source=source)
         if taken is None:
             link.received += received
-            return False, None
-        answer = taken.answer
+            return None
         if taken.consumed < len(received):
             link.received += received[taken.consumed :]
-        if not isinstance(answer, bytes):
-            return False, answer
-        sent = link.offer(answer)
-        if sent < len(answer):
-            return False, answer[sent:]
-        return not (link.received or link.lost or lane.stopping), None
+        return taken.answer
 
     def _wake(self, fd: int, now: float, result: outcome.Outcome[bytes | Held | None]) -> None:
         seat = self._seats[fd]
