@@ -44,7 +44,7 @@ async def test_the_servers_computing_is_found_and_costs_what_the_kernel_says(sho
     assert closed.cpu_s
     assert 0.5 * closed.cpu_s < closed.profile.total < 1.5 * closed.cpu_s
     names = {frame.function for frame, _ in closed.profile.functions()}
-    assert "Connection.run" in names
+    assert {"Reactor.run", "Lane.take"} <= names
     assert left_in(short) == []
 
 
@@ -67,4 +67,5 @@ async def test_memory_is_found_without_what_looking_at_it_took(short: Path) -> N
 async def test_the_store_by_itself_is_profiled_as_well(short: Path) -> None:
     found = await profiled("db.node_insert", "cpu", short)
     files = {frame.file for each in found.cases for frame, _ in each.profile.functions()}
-    assert any(file.endswith("edgegc/perf/store.py") for file in files)
+    # In which the writer's thread is in nearly all of them: a busy machine leaves but a few samples.
+    assert any(file.endswith("edgegc/store/worker.py") for file in files)
