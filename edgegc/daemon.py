@@ -5,21 +5,20 @@ Knows who needs whom, and nothing of what they do.
 
 from __future__ import annotations
 
-import ctypes
 import ipaddress
 import logging
 import os
 import resource
 import signal
 import socket
-from contextlib import ExitStack, asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 import trio
 
-from edgegc import errors, logs, sampler, systemd
+from edgegc import errors, heaps, logs, sampler, systemd
 from edgegc.api import listeners as listening
 from edgegc.api import tls, tls_files
 from edgegc.api.access import AccessLog
@@ -52,11 +51,6 @@ DATA_DIR_MODE: Final = 0o711
 FIRST_RETRY_S: Final = 1.0
 LAST_RETRY_S: Final = 300.0
 """Optional tasks that crash start again after 1 s, then ever later, up to 5 minutes."""
-M_ARENA_MAX: Final = -8
-"""glibc's number for :func:`mallopt`."""
-HEAPS: Final = 2
-"""glibc gives every thread a heap of its own, up to eight per core, each with what it once needed. With two, 20 uploads
-and 50 downloads of 10 MiB take 35 MiB instead of 55."""
 STEADY_S: Final = 60.0
 """Who ran for so long begins at the first delay again."""
 STOP_LIGHTHOUSES_S: Final = 15.0
@@ -89,7 +83,7 @@ async def run(
     Cancelling is like a second SIGTERM.
     """
     _raise_file_limit()
-    _share_heaps()
+    heaps.share()
     umask = os.umask(0o077)
     try:
         await _run(settings, ready=ready, reload=reload, task_status=task_status)
@@ -226,6 +220,7 @@ class _Daemon:
                 await root.start(self._essential, "api", serve)
                 if self._tls.mode == "files":
                     await root.start(self._restarting, "tls", self._follow_tls)
+                root.start_soon(heaps.run)
                 root.start_soon(systemd.watchdog)
                 urls = tuple(listener.url for listener in self._door.listeners)
                 logger.info("edgegc is up: %s", ", ".join(urls))
@@ -410,12 +405,6 @@ def _raise_file_limit() -> None:
     """Allow as many file descriptors as the system lets us: each client is one."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def _share_heaps() -> None:
-    """Let all threads allocate from few heaps. Does nothing where the C library is not glibc."""
-    with suppress(AttributeError, OSError):
-        ctypes.CDLL(None).mallopt(M_ARENA_MAX, HEAPS)
 
 
 def _is_cancellation(error: BaseException) -> bool:
