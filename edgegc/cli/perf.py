@@ -36,7 +36,7 @@ PROCESSES: Final[Mapping[str, str]] = {
     "_plain-quart": "edgegc.cli.perf_processes:plain_quart",
     "_store": "edgegc.cli.perf_processes:store",
     "_profiled": "edgegc.cli.perf_processes:profiled",
-    "_version-checks": "edgegc.cli.perf_processes:version_checks",
+    "_ask": "edgegc.cli.perf_processes:ask",
 }
 """Started by the laboratory, as ``edgegc perf NAME``; shown to nobody."""
 

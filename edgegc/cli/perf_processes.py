@@ -80,29 +80,38 @@ def profiled(
         return main.run(words)
 
 
-@click.command("_version-checks", hidden=True)
+@click.command("_ask", hidden=True)
 @click.argument("url")
+@click.option("--for", "what", type=click.Choice(["version", "topology"]), required=True)
 @click.option("--connections", type=int, required=True)
 @click.option("--seconds", type=float, required=True)
 @click.option("--warmup", type=float, default=1.0)
 @click.option("--closing", is_flag=True)
-def version_checks(url: str, connections: int, seconds: float, warmup: float, closing: bool) -> None:
-    """Ask a server for versions, with the node tokens that come on standard input; for perf/compare-tools."""
+def ask(
+    url: str,
+    what: Literal["version", "topology"],
+    connections: int,
+    seconds: float,
+    warmup: float,
+    closing: bool,
+) -> None:
+    """Ask a server, with the node tokens that come on standard input; for perf/compare-tools."""
     import sys
     from functools import partial
 
     import msgspec
     import trio
 
-    from edgegc.perf import version_checks
+    from edgegc.perf import asking
 
-    asking = partial(
-        version_checks.ask,
+    load = partial(
+        asking.ask,
         url,
         sys.stdin.read().split(),
+        what=what,
         connections=connections,
         duration_s=seconds,
         warmup_s=warmup,
         closing=closing,
     )
-    click.echo(msgspec.json.encode(trio.run(asking)))
+    click.echo(msgspec.json.encode(trio.run(load)))

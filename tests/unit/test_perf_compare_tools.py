@@ -134,6 +134,25 @@ def test_a_tool_that_was_at_its_own_limit_says_nothing_of_the_server(script: Any
     assert script.exit_code([row]) == 5
 
 
+def test_only_who_was_at_its_own_limit_asks_for_the_topology_too(script: Any) -> None:
+    limited = compared(script, [700], [1000], cpu_share=0.99)
+    others = [
+        compared(script, [1000], [1000], cpu_share=0.99),
+        compared(script, [700], [1000]),
+        compared(script, [1300], [1000], cpu_share=0.99),
+        compared(script, [700], [1000], cpu_share=0.99, others_share=0.4),
+    ]
+
+    [again] = script.once_more([*others, limited])
+
+    assert (again.name, again.manner, again.what) == (limited.name, limited.manner, "topology")
+    assert again.theirs == []
+    # Once: what is at its limit there, too, stays untold.
+    again.theirs, again.ours = limited.theirs, limited.ours
+    assert again.at_its_limit
+    assert script.once_more([again]) == []
+
+
 def test_a_round_in_which_the_machine_was_busy_counts_for_nothing(script: Any) -> None:
     row = compared(script, [1000, 400], [1000, 1000])
     row.theirs[1] = script.Ran(400, 0, 0.3, 0.5, 0.4)
@@ -161,6 +180,7 @@ def test_the_table_has_a_line_for_each_tool(script: Any) -> None:
     assert lines[0].split() == [
         "TOOL",
         "ASKS",
+        "FOR",
         "WITH",
         "PER",
         "S",
@@ -172,16 +192,30 @@ def test_the_table_has_a_line_for_each_tool(script: Any) -> None:
         "SERVER",
         "VERDICT",
     ]
-    assert lines[1].split() == ["hey", "one", "token", "1,012", "1,000", "1.01", "30%", "100%", "agrees"]
+    assert lines[1].split() == [
+        "hey",
+        "version",
+        "one",
+        "token",
+        "1,012",
+        "1,000",
+        "1.01",
+        "30%",
+        "100%",
+        "agrees",
+    ]
 
 
 def test_no_tool_asks_for_longer_than_it_is_told(script: Any) -> None:
     server = script.Server(url="http://127.0.0.1:1", tokens=("egn_a", "egn_b"), pid=1)
 
-    def argv(name: str) -> str:
-        return " ".join(script.command(name, server, connections=16, seconds=5, script=Path("t.lua")))
+    def argv(name: str, what: str = "version") -> str:
+        return " ".join(
+            script.command(name, server, what=what, connections=16, seconds=5, script=Path("t.lua"))
+        )
 
     assert argv("wrk") == "wrk -t1 -c16 -d5s -s t.lua http://127.0.0.1:1/api/v1/config/version"
     assert " -z 5s " in argv("hey")
+    assert argv("hey", "topology").endswith(" http://127.0.0.1:1/api/v1/topology")
     assert " -c 16 -t 5 -n 1000000 " in argv("ab")  # in this order: -t alone sets -n to 50,000
     assert "Authorization: Bearer egn_a" in argv("ab")

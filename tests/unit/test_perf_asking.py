@@ -1,19 +1,29 @@
-"""Version checks for comparison with other tools: the same load as the scenario's."""
+"""Requests for comparison with other tools: the same load as the scenario's."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 import pytest
 
 from edgegc import errors
-from edgegc.perf import requests, version_checks
+from edgegc.perf import asking, requests
 from edgegc.perf.histogram import Counts
 from edgegc.perf.plan import Answered, Load, Plan, Target
 
 URL = "http://127.0.0.1:8080"
 
 
-def plan(*, url: str = URL, tokens: tuple[str, ...] = ("egn_a", "egn_b"), closing: bool = False) -> Plan:
-    return version_checks.plan(url, tokens, connections=64, duration_s=5, warmup_s=1, closing=closing, cpu=0)
+def plan(
+    *,
+    url: str = URL,
+    tokens: tuple[str, ...] = ("egn_a", "egn_b"),
+    what: Literal["version", "topology"] = "version",
+    closing: bool = False,
+) -> Plan:
+    return asking.plan(
+        url, tokens, what=what, connections=64, duration_s=5, warmup_s=1, closing=closing, cpu=0
+    )
 
 
 def test_each_token_asks_for_its_version_in_turn_as_fast_as_it_is_answered() -> None:
@@ -22,6 +32,13 @@ def test_each_token_asks_for_its_version_in_turn_as_fast_as_it_is_answered() -> 
     assert made.target == Target(host="127.0.0.1", port=8080)
     assert made.rate_per_s is None
     assert made.asks[0].requests == (requests.version("egn_a"), requests.version("egn_b"))
+
+
+def test_the_topology_is_asked_for_alike() -> None:
+    made = plan(what="topology")
+
+    assert made.asks[0].requests == (requests.topology("egn_a"), requests.topology("egn_b"))
+    assert (made.rate_per_s, made.connections) == (None, 64)
 
 
 def test_a_connection_for_each_request_is_asked_for_in_the_request() -> None:
@@ -59,6 +76,6 @@ def test_all_errors_count_those_of_connections_too() -> None:
         reconnects=7,
     )
 
-    assert version_checks.found(load, cpu=1) == version_checks.Found(
+    assert asking.found(load, cpu=1) == asking.Found(
         per_s=2000.0, errors=5, reconnects=7, cpu=1, cpu_share=0.2
     )

@@ -1,11 +1,11 @@
-"""Version checks as fast as they are answered, put to a server that somebody else has started: what other tools are set against.
+"""Requests of nodes, as fast as they are answered, put to a server that somebody else has started: for comparison with other tools.
 
 Knows no scenario and no server of its own. ``perf/compare-tools`` asks for it and reads what it finds.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
@@ -16,11 +16,18 @@ from edgegc.perf.generator import client
 from edgegc.perf.plan import Ask, Plan, Target
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from edgegc.perf.plan import Load
 
+What = Literal["version", "topology"]
+
 CONNECT_S: Final = 0.5
+REQUESTS: Final[Mapping[What, Callable[[str], bytes]]] = {
+    "version": requests.version,
+    "topology": requests.topology,
+}
+"""By a node's token."""
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,25 +46,28 @@ def plan(
     url: str,
     tokens: Sequence[str],
     *,
+    what: What,
     connections: int,
     duration_s: float,
     warmup_s: float,
     closing: bool,
     cpu: int,
 ) -> Plan:
-    """Return the load that ``api.version[hot-closed]`` has, put to ``url``. Raises Invalid for what is no such address.
+    """Return the load that ``api.version[hot-closed]`` has, put to ``url``, or the same for ``what`` else there is.
+
+    Raises Invalid for what is no such address.
 
     ``closing``: with a connection for each request, as clients have it whose connections are not kept.
     """
     parsed = parse_target(url)
     if parsed.scheme == "unix" or parsed.prefix or not tokens:
         raise Invalid("needs http://HOST:PORT or https://HOST:PORT, and a token at least")
-    checks = tuple(map(requests.version, tokens))
+    asked = tuple(map(REQUESTS[what], tokens))
     if closing:
-        checks = tuple(check.removesuffix(b"\r\n\r\n") + b"\r\nConnection: close\r\n\r\n" for check in checks)
+        asked = tuple(each.removesuffix(b"\r\n\r\n") + b"\r\nConnection: close\r\n\r\n" for each in asked)
     return Plan(
         target=Target(host=parsed.host, port=parsed.port, tls=parsed.scheme == "https"),
-        asks=(Ask(name="version", requests=checks),),
+        asks=(Ask(name=what, requests=asked),),
         connections=connections,
         duration_s=duration_s,
         warmup_s=warmup_s,
@@ -70,6 +80,7 @@ async def ask(
     url: str,
     tokens: Sequence[str],
     *,
+    what: What,
     connections: int,
     duration_s: float,
     warmup_s: float,
@@ -80,6 +91,7 @@ async def ask(
     wanted = plan(
         url,
         tokens,
+        what=what,
         connections=connections,
         duration_s=duration_s,
         warmup_s=warmup_s,
